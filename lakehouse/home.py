@@ -1,0 +1,131 @@
+"""Where everything lies under `LAKEHOUSE_HOME`.
+
+Simulated data and an exchange's data never share a table: each namespace has its own log, hot store and
+warehouses in a folder of its own. A home also remembers which feed was started last, so that
+`lakehouse sql` and Dagster look at the data a person is working with.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from lakehouse.settings import Settings
+
+Namespace = Literal["market", "simulated"]
+
+
+class HomeError(Exception):
+    """The home can't be used; the text says why and what to do."""
+
+
+class LastRun(msgspec.Struct, frozen=True):
+    """What was started last in a home."""
+
+    feed: str
+    namespace: Namespace
+    products: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders and files of one namespace; nothing is created by naming it."""
+
+    root: Path
+    namespace: Namespace
+
+    @property
+    def folder(self) -> Path:
+        """Everything of this namespace."""
+        return self.root / self.namespace
+
+    @property
+    def spine(self) -> Path:
+        """The log's database file."""
+        return self.folder / "spine.db"
+
+    @property
+    def hot_store(self) -> Path:
+        """The hot store's database file."""
+        return self.folder / "hot.db"
+
+    @property
+    def iceberg(self) -> Path:
+        """Iceberg's catalog and warehouse."""
+        return self.folder / "iceberg"
+
+    @property
+    def paimon(self) -> Path:
+        """Paimon's warehouse."""
+        return self.folder / "paimon"
+
+    @property
+    def locks(self) -> Path:
+        """One lock file for each table and worker."""
+        return self.folder / "locks"
+
+    @property
+    def run(self) -> Path:
+        """Process state: the supervisor's configuration and socket, the workers' metrics addresses."""
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        """The workers' logs."""
+        return self.root / "logs"
+
+    def create(self) -> "Home":
+        """Make the folders.
+
+        Raises:
+            HomeError: the folder can't be made or written.
+        """
+        try:
+            for folder in (self.iceberg, self.paimon, self.locks, self.run, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeError(
+                f"LAKEHOUSE_HOME {str(self.root)!r} can't be used ({error.strerror}): set it to a folder "
+                "that may be written"
+            ) from None
+        return self
+
+    def remember(self, run: LastRun) -> None:
+        """Record what is being started."""
+        target = self.root / "last_run.json"
+        partial = target.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(msgspec.json.encode(run))
+        partial.replace(target)
+
+
+def last_run(root: Path) -> LastRun | None:
+    """Return what was started last in a home, None for a new one.
+
+    Raises:
+        HomeError: the record is damaged.
+    """
+    path = root / "last_run.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LastRun)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise HomeError(f"{path} can't be read ({error}): delete it and start again") from None
+
+
+def home_of(settings: Settings, *, namespace: Namespace | None = None) -> Home:
+    """Return the home that readers look at.
+
+    The namespace is the one given; else the chosen feed's where LAKEHOUSE_FEED was set; else that of the
+    last run; else the simulation's.
+    """
+    root = settings.home.absolute()
+    if namespace is None:
+        if "feed" in settings.model_fields_set and settings.recording is None:
+            namespace = "simulated" if settings.feed_kind == "simulated" else "market"
+        else:
+            run = last_run(root)
+            namespace = run.namespace if run else "simulated"
+    return Home(root, namespace)

@@ -32,7 +32,7 @@ def scaled(text: str) -> int:
     whole, _, fraction = text.partition(".")
     digits = whole + fraction
     if len(fraction) <= SCALE and len(whole) <= 10 and whole and digits.isascii() and digits.isdigit():
-        return int(digits) * 10 ** (SCALE - len(fraction))
+        return int(digits + "0" * (SCALE - len(fraction)))
     return _scaled_slowly(text)
 
 

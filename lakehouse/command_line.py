@@ -1,0 +1,90 @@
+"""The command `lakehouse`: starts processes by module name, so that none of them has to be imported."""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+_FEED = click.option(
+    "--feed",
+    metavar="FEED",
+    help="simulated, coinbase, binance, or recording:PATH. Default: LAKEHOUSE_FEED, else simulated.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """A crypto-market lakehouse: live trades and order books in; exact candles and an archive out.
+
+    All data lies under LAKEHOUSE_HOME (default .lakehouse). Settings are LAKEHOUSE_* variables or lines
+    of .env; .env.example lists them.
+    """
+
+
+@main.command()
+@_FEED
+@click.option("--no-dagster", is_flag=True, help="Leave out the Dagster UI and its daemon.")
+def up(feed: str | None, no_dagster: bool) -> None:
+    """Start everything and keep it running until Ctrl-C.
+
+    Starts the feed, the engine's workers and Dagster, each a process of its own that is started again
+    when it dies. The simulated exchange is started as well where it is the feed. Starting again goes on
+    where it stopped.
+    """
+    _become("streaming.workers.supervisor", feed, *(["--no-dagster"] if no_dagster else []))
+
+
+@main.command()
+@_FEED
+@click.option("--drain", is_flag=True, required=True, help="Stop when the feed is at its end.")
+def stream(feed: str | None, drain: bool) -> None:
+    """Run only the streaming side, in this process, until everything is committed.
+
+    The feed has to have an end: a recording. The last line on stdout is one JSON object: received,
+    accepted, duplicates, quarantined, trades, quotes, book, candles, gaps, seconds.
+    """
+    _become("streaming.workers.drain", feed)
+
+
+@main.command()
+@click.option("--feed", type=click.Choice(["simulated", "coinbase", "binance"]), required=True)
+@click.option("--out", required=True, metavar="FILE.jsonl.zst", type=click.Path(dir_okay=False))
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
+def record(feed: str, out: str, seconds: float | None) -> None:
+    """Write the raw frames of a live feed to a file, until Ctrl-C.
+
+    The file is a feed like any other afterwards: --feed recording:FILE.jsonl.zst
+    """
+    limit = ["--seconds", str(seconds)] if seconds else []
+    _become("streaming.workers.record", None, "--feed", feed, "--out", out, *limit)
+
+
+@main.command()
+@click.argument("statement", required=False, metavar='["SELECT …"]')
+@click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table")
+def sql(statement: str | None, style: str) -> None:
+    """Ask all tables in SQL (DuckDB), as they are now; read-only.
+
+    Tables: trades, quotes, book, candles_1m, candles_1m_filled, gaps, gaps_open, quarantine, intake.
+    Without a statement there is a prompt with history. Decimals stay exact in csv and json.
+    """
+    _become("lakehouse.stores.prompt", None, "--format", style, *([statement] if statement else []))
+
+
+@main.command()
+def status() -> None:
+    """Show workers, lag, freshness, gaps and quarantine; exit code 1 when something is wrong."""
+    _become("streaming.workers.status", None)
+
+
+def _become(module: str, feed: str | None, *arguments: str) -> NoReturn:
+    """Replace this process by a module's, so that signals and the exit code are its own."""
+    if feed is not None:
+        os.environ["LAKEHOUSE_FEED"] = feed
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
 
     simulated_seed: int = Field(7, ge=0, description="The simulated market is a function of this number.")
     simulated_rate: float = Field(
-        60.0, gt=0, le=200_000, description="Trades a second, all products together, on average."
+        8.0, gt=0, le=200_000, description="Trades a second, all products together, on average."
     )
     simulated_speed: float = Field(
         1.0, gt=0, le=100_000, description="How many simulated seconds pass in a second."

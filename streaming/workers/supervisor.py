@@ -240,8 +240,8 @@ def _backfill(settings: Settings, home: Home, stop: threading.Event) -> None:
             return
     if process.returncode:
         raise UpError(
-            f"the backfill of the past {settings.backfill_days} days failed (exit code {process.returncode}); "
-            "what it said is above. Everything else can be started with LAKEHOUSE_BACKFILL_DAYS=0"
+            f"the backfill of the past days failed (exit code {process.returncode}); what it said is above. "
+            "Everything else can be started with LAKEHOUSE_BACKFILL_DAYS=0"
         )
 
 

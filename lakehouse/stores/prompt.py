@@ -1,0 +1,73 @@
+"""`lakehouse sql`: one statement, or a prompt with history."""
+
+import argparse
+import readline
+import sys
+
+import duckdb
+
+from lakehouse.home import Home, HomeError, home_of
+from lakehouse.settings import SettingsError, load_settings
+from lakehouse.stores import sql
+
+HISTORY_LINES = 2000
+
+
+def run_statement(home: Home, statement: str, style: sql.Format) -> None:
+    """Print what a statement returns, over the tables as they are at this moment."""
+    with sql.connect(home) as connection:
+        sql.render(sql.run_query(connection, statement), style, sys.stdout)
+
+
+def run_prompt(home: Home, style: sql.Format) -> None:
+    """Read statements that end with `;` until end of file; an error ends none but its own."""
+    history = home.root / "sql_history"
+    if history.exists():
+        readline.read_history_file(history)
+    readline.set_history_length(HISTORY_LINES)
+    label = "SIMULATED data" if home.namespace == "simulated" else "market data"
+    print(f"{label} in {home.root}. A statement ends with ; and Ctrl-D leaves.")
+    statement = ""
+    while True:
+        try:
+            statement += input("lakehouse> " if not statement else "      ...> ") + "\n"
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            statement = ""
+            continue
+        if not statement.rstrip().endswith(";"):
+            statement = statement if statement.strip() else ""
+            continue
+        try:
+            run_statement(home, statement, style)
+        except duckdb.Error as error:
+            print(error, file=sys.stderr)
+        statement = ""
+        readline.write_history_file(history)
+
+
+def main() -> int:
+    """Run `lakehouse sql`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="lakehouse sql")
+    parser.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    parser.add_argument("statement", nargs="?")
+    arguments = parser.parse_args()
+    try:
+        home = home_of(load_settings())
+        if arguments.statement is not None:
+            run_statement(home, arguments.statement, arguments.format)
+        elif sys.stdin.isatty():
+            run_prompt(home, arguments.format)
+        else:
+            run_statement(home, sys.stdin.read(), arguments.format)
+    except (SettingsError, HomeError, duckdb.Error) as error:
+        print(f"lakehouse sql: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,8 +41,9 @@ def up(feed: str | None, no_dagster: bool) -> None:
 def stream(feed: str | None, drain: bool) -> None:
     """Run only the streaming side, in this process, until everything is committed.
 
-    The feed has to have an end: a recording. The last line on stdout is one JSON object: received,
-    accepted, duplicates, quarantined, trades, quotes, book, candles, gaps, seconds.
+    The feed has to have an end: a recording. The last line on stdout is one JSON object: how many inputs
+    were received, accepted, duplicates and quarantined; how many rows the tables hold now (trades, quotes,
+    book, candles, gaps); and the seconds it took.
     """
     _become("streaming.workers.drain", feed)
 

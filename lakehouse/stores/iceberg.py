@@ -38,8 +38,6 @@ from lakehouse.stores.iceberg_commit import (
 )
 from lakehouse.stores.iceberg_files import (
     PartitionKey,
-    RowsMismatchError,
-    checked_rows,
     iceberg_schema,
     partition_spec,
     read_files,
@@ -56,6 +54,7 @@ from lakehouse.stores.iceberg_maintenance import (
     expire,
 )
 from lakehouse.stores.lock import TableLocks, held
+from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
 
 _TABLE_PROPERTIES = {

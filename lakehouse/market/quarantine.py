@@ -24,8 +24,9 @@ class Reason(StrEnum):
     BAD_ID = "bad_id"
     """A trade or update id that is not a positive 63-bit integer."""
     CROSSED_BOOK = "crossed_book"
-    """A snapshot whose best bid is not below its best ask."""
+    """A snapshot whose best bid is not below its best ask, or a ticker whose bid is above its ask."""
     TOO_LARGE = "too_large"
+    """Larger than any message an exchange sends."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -46,10 +47,12 @@ class RefusedError(ValueError):
         reason: why.
         detail: one sentence for a person.
         product: the product concerned, or empty.
+        kind: the kind of input, as `IntakeCount` names it.
     """
 
-    def __init__(self, reason: Reason, detail: str, product: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str, product: str = "", kind: str = "unknown") -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.product = product
+        self.kind = kind

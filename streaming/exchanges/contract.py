@@ -1,6 +1,6 @@
 """What every exchange looks like to the feed: frames in, events out; and its REST interface.
 
-A new exchange is one file: an `Exchange` with a pure `decode`, and a `Rest` client.
+A new exchange is one folder: an `Exchange` with a pure `decode`, and a `Rest` client.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -123,6 +123,12 @@ class Exchange(Protocol):
 
     books_from_rest: bool
     """True where the book's snapshot has to be fetched over REST (Binance)."""
+
+    client_messages_per_second: int
+    """How many frames a client may send."""
+
+    max_products: int
+    """How many products one connection can carry."""
 
     def connect_url(self, products: Sequence[str]) -> str:
         """Return the address to connect to for these products."""

@@ -1,0 +1,128 @@
+"""Coinbase Exchange's REST interface: past trades and books."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from lakehouse.market.product import checked_product
+from lakehouse.market.quarantine import RefusedError
+from lakehouse.market.trade import Trade
+from streaming.exchanges.coinbase import frames
+from streaming.exchanges.contract import BookSnapshot, RestError, TradePage
+from streaming.exchanges.fields import Fields, json_object
+from streaming.exchanges.rest import RateLimit, RestClient
+
+PAGE: Final = 1000
+"""The most trades an answer holds."""
+
+_decode_records = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class CoinbaseRest:
+    """A `Rest` client."""
+
+    def __init__(self, url: str, limit: RateLimit) -> None:
+        self._client = RestClient(url, limit)
+
+    async def trades(
+        self, product: str, *, first_id: int | None = None, before_id: int | None = None
+    ) -> AsyncIterator[TradePage]:
+        """Yield pages of trades, newest first; see `Rest.trades`."""
+        path = f"/products/{checked_product(product)}/trades"
+        cursor = before_id
+        while True:
+            missing = PAGE if first_id is None or cursor is None else min(PAGE, cursor - first_id)
+            if missing <= 0:
+                return
+            # `after` asks for the trades with smaller ids than the cursor: older ones.
+            parameters: dict[str, str | int] = {"limit": missing}
+            if cursor is not None:
+                parameters["after"] = cursor
+            response = await self._client.get(path, parameters)
+            trades, refused = _records(product, response.content)
+            # The cursor of what is older; the page's own lowest id where an answer has no such header.
+            older = response.headers.get("CB-AFTER", "")
+            lowest = min((trade.trade_id for trade in trades), default=None)
+            following = int(older) if older.isascii() and older.isdigit() and older else lowest
+            if following is not None and (
+                (cursor is not None and following >= cursor)
+                or following <= 1
+                or (first_id is not None and following <= first_id)
+                or not (trades or refused)
+            ):
+                following = None
+            wanted = [
+                trade
+                for trade in trades
+                if (first_id is None or trade.trade_id >= first_id)
+                and (before_id is None or trade.trade_id < before_id)
+            ]
+            yield TradePage(wanted, refused, following)
+            if following is None:
+                return
+            cursor = following
+
+    async def trade_id_before(self, product: str, moment_us: int) -> int | None:
+        """Return the id of the last trade made before a moment, by bisection over the ids."""
+        newest = await self._newest(product, None)
+        if newest is None or newest.event_us < moment_us:
+            return None if newest is None else newest.trade_id
+        low, high = 0, newest.trade_id  # the trade `high` is at or after the moment, `low` before it
+        while high - low > 1:
+            middle = (low + high) // 2
+            trade = await self._newest(product, middle + 1)
+            if trade is None or trade.trade_id <= low:
+                low = middle  # nothing lies between: the ids up to the middle don't exist
+            elif trade.event_us < moment_us:
+                low = middle
+            else:
+                high = trade.trade_id
+        last = await self._newest(product, low + 1)
+        return None if last is None else last.trade_id
+
+    async def book(self, product: str) -> tuple[bytes, BookSnapshot]:
+        """Return the aggregated book and its raw bytes."""
+        response = await self._client.get(f"/products/{checked_product(product)}/book", {"level": 2})
+        try:
+            fields = Fields(json_object(response.text), "book")
+            bids, asks = fields.levels("bids"), fields.levels("asks")
+            event_us = fields.iso_time("time") if "time" in fields else 0
+        except RefusedError as error:
+            raise RestError(f"the book of {product} can't be read: {error}") from error
+        return response.content, BookSnapshot(product, 0, bids, asks, event_us)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _newest(self, product: str, before_id: int | None) -> Trade | None:
+        """Return the newest trade below an id, None where there is none."""
+        parameters: dict[str, str | int] = {"limit": 1}
+        if before_id is not None:
+            parameters["after"] = before_id
+        response = await self._client.get(f"/products/{checked_product(product)}/trades", parameters)
+        trades, refused = _records(product, response.content)
+        if refused:
+            raise RestError(f"a trade of {product} below {before_id} can't be read: {refused[0][1]}")
+        return trades[0] if trades else None
+
+
+def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, Exception]]]:
+    """Return the trades of an answer, and the records that are none with the reason."""
+    usual = frames.usual_records(product, content)
+    if usual is not None:
+        return usual, []
+    try:
+        records = _decode_records(content)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise RestError(f"the trades of {product} are no JSON list: {error}") from error
+    trades: list[Trade] = []
+    refused: list[tuple[bytes, Exception]] = []
+    for record in records:
+        raw = bytes(record)
+        try:
+            trades.append(frames.trade(json_object(raw.decode("utf-8", "surrogateescape")), product=product))
+        except RefusedError as error:
+            refused.append((raw, error))
+    return trades, refused

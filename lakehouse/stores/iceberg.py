@@ -31,6 +31,7 @@ from lakehouse.stores.iceberg_commit import (
     OFFSET,
     PREFIX,
     Change,
+    ForeignCommitError,
     IcebergStoreError,
     Manifests,
     carried,
@@ -56,6 +57,15 @@ from lakehouse.stores.iceberg_maintenance import (
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
+
+__all__ = [
+    "ForeignCommitError",
+    "IcebergStore",
+    "IcebergStoreError",
+    "PartitionStats",
+    "SnapshotChangedError",
+    "SnapshotGoneError",
+]
 
 _TABLE_PROPERTIES = {
     "format-version": "2",

@@ -43,7 +43,7 @@ COMMIT: Final = "lakehouse.commit"
 """Number of the commit: in the properties of every snapshot that we made."""
 
 _COMMIT_USER = "lakehouse"
-_SEQUENCE_FIELDS = {"candles_1m": "trade_count"}
+SEQUENCE_FIELDS = {"candles_1m": "trade_count"}
 """Of two rows with one key the larger wins; of equals the one committed later."""
 
 logging.getLogger("pypaimon").setLevel(logging.WARNING)
@@ -105,7 +105,7 @@ class PaimonStore:
             options={
                 "bucket": "1",
                 "merge-engine": "deduplicate",
-                "sequence.field": _SEQUENCE_FIELDS[table.name],
+                "sequence.field": SEQUENCE_FIELDS[table.name],
                 "file.format": "parquet",
                 "write.native.enabled": "true",
                 # A commit may only move properties.

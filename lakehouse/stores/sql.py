@@ -1,0 +1,283 @@
+"""SQL over the current snapshots of all tables: DuckDB, read-only, through the manifests.
+
+Each table is a view over the data files that its newest snapshot names, so that DuckDB reads only the columns
+and row groups a query needs, and never a folder. Nothing is loaded when connecting. The connection may open
+those files and no others, may not load extensions, and only runs statements that read.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final, Literal, TextIO
+from uuid import UUID
+
+import duckdb
+from pypaimon.utils.file_store_path_factory import canonical_data_file_path
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from lakehouse.home import Home, HomeError
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import SEQUENCE_FIELDS, PaimonStore
+from lakehouse.stores.paimon_files import entries_of
+from lakehouse.stores.schemas import PRICE, TABLES, Table
+
+Format = Literal["table", "csv", "json"]
+
+_ROWS_AT_ONCE = 10_000
+_ANY_WIDTH = 100_000
+
+_CANDLES_FILLED: Final = """
+CREATE VIEW candles_1m_filled AS
+WITH minutes AS (
+    SELECT product, unnest(generate_series(min(start), max(start), INTERVAL 1 MINUTE)) AS start
+    FROM candles_1m GROUP BY product
+), carried AS (
+    SELECT minutes.product, minutes.start, candle.* EXCLUDE (product, day, start, exchange),
+        candle.start IS NULL AS is_filled,
+        last_value(candle.close IGNORE NULLS) OVER earlier AS last_close,
+        last_value(candle.exchange IGNORE NULLS) OVER earlier AS exchange
+    FROM minutes LEFT JOIN candles_1m AS candle USING (product, start)
+    WINDOW earlier AS (PARTITION BY minutes.product ORDER BY minutes.start
+        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+)
+SELECT product, CAST(start AS DATE) AS day, start,
+    coalesce(open, last_close) AS open, coalesce(high, last_close) AS high,
+    coalesce(low, last_close) AS low, coalesce(close, last_close) AS close,
+    coalesce(volume, 0) AS volume, coalesce(quote_volume, 0) AS quote_volume,
+    coalesce(taker_buy_volume, 0) AS taker_buy_volume,
+    coalesce(taker_sell_volume, 0) AS taker_sell_volume,
+    coalesce(trade_count, 0) AS trade_count, first_trade_id, last_trade_id,
+    is_complete, coalesce(revision, 0) AS revision, exchange, recorded_at, is_filled
+FROM carried
+"""
+
+# Rows of `gaps` overlap: a range found may be filled in parts. The ids are cut at every end of a range; of
+# the rows that cover such a piece the latest says what is known of it.
+_GAPS_OPEN: Final = """
+CREATE VIEW gaps_open AS
+WITH ends AS (
+    SELECT exchange, product, first_trade_id AS id FROM gaps
+    UNION SELECT exchange, product, last_trade_id + 1 FROM gaps
+), pieces AS (
+    SELECT exchange, product, id AS first_trade_id,
+        lead(id) OVER (PARTITION BY exchange, product ORDER BY id) - 1 AS last_trade_id
+    FROM ends
+)
+SELECT pieces.product, gaps.day, pieces.first_trade_id, pieces.last_trade_id, gaps.status, gaps.found_by,
+    gaps.after, gaps.before, gaps.detail, pieces.exchange, gaps.noticed_at
+FROM pieces JOIN gaps ON pieces.exchange = gaps.exchange AND pieces.product = gaps.product
+    AND gaps.first_trade_id <= pieces.first_trade_id AND gaps.last_trade_id >= pieces.first_trade_id
+QUALIFY row_number() OVER (PARTITION BY pieces.exchange, pieces.product, pieces.first_trade_id
+        ORDER BY gaps.recorded_at DESC, gaps.spine_offset DESC) = 1
+    AND gaps.status <> 'filled'
+"""
+
+
+def connect(home: Home) -> duckdb.DuckDBPyConnection:
+    """Return a connection with a view for each table, over the snapshots of this moment.
+
+    Views: every table of `schemas`, `candles_1m_filled` (minutes without trades carried on, `is_filled`)
+    and `gaps_open` (ids found missing and not filled since). Prices and sizes are DECIMAL(38, 8) here, so
+    that they can be multiplied. Use it within the grace period of expiry (minutes), then connect again.
+
+    Raises:
+        HomeError: nothing has been written there yet.
+    """
+    if not home.folder.exists():
+        raise HomeError(f"{home.root} holds no {home.namespace} data yet: start `lakehouse up` first")
+    connection = duckdb.connect(
+        ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    allowed: list[str] = []
+    with IcebergStore.open(home) as iceberg, PaimonStore.open(home) as paimon:
+        for table in TABLES.values():
+            if table.store == "iceberg":
+                paths = [file.file_path for file in iceberg.data_files(table)]
+                rows = _files(table, paths)
+            else:
+                paths, rows = _merged(paimon, table)
+            connection.execute(f"CREATE VIEW {table.name} AS {rows}")
+            allowed += paths
+    connection.execute(_CANDLES_FILLED)
+    connection.execute(_GAPS_OPEN)
+    connection.execute(f"SET allowed_paths = {_list(allowed)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _files(table: Table, paths: Sequence[str]) -> str:
+    if not paths:
+        return _no_rows(table)
+    return f"SELECT {_columns(table)} FROM read_parquet({_list(paths)}, hive_partitioning = false)"
+
+
+def _columns(table: Table) -> str:
+    # DuckDB multiplies two DECIMAL(18, 8) within 64 bits and fails on `price * size`. Wider ones it does not.
+    return ", ".join(
+        f'CAST("{f.name}" AS DECIMAL(38, 8)) AS "{f.name}"' if f.type == PRICE else f'"{f.name}"'
+        for f in table.schema
+    )
+
+
+def _no_rows(table: Table) -> str:
+    kinds = {
+        str(PRICE): "DECIMAL(38, 8)",
+        "string": "VARCHAR",
+        "date32[day]": "DATE",
+        "int64": "BIGINT",
+        "int32": "INTEGER",
+        "bool": "BOOLEAN",
+        "binary": "BLOB",
+        "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+    }
+    columns = (
+        f'CAST(NULL AS {kinds.get(str(f.type), str(f.type).replace("decimal128", "DECIMAL"))}) AS "{f.name}"'
+        for f in table.schema
+    )
+    return f"SELECT {', '.join(columns)} WHERE false"
+
+
+def _merged(store: PaimonStore, table: Table) -> tuple[list[str], str]:
+    """Return a Paimon table's data files, and the query that merges them as Paimon does.
+
+    Of the rows with one key the one with the highest sequence field counts, of those the last written. A
+    partition of one file holds each key once already. The filters that people write (on product, day and
+    start) reach the files through both branches.
+    """
+    opened = store.opened(table)
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for entry in entries_of(opened, store.newest(table)):
+        partition = tuple(entry.partition.values)
+        path = canonical_data_file_path(opened, partition, entry.bucket, entry.file.file_name)
+        groups.setdefault((*partition, entry.bucket), []).append(path)
+    single = [paths[0] for paths in groups.values() if len(paths) == 1]
+    several = [path for paths in groups.values() if len(paths) > 1 for path in paths]
+    queries = [_files(table, single)] if single or not several else []
+    if several:
+        key = ", ".join(dict.fromkeys((*table.partition_by, *table.key)))
+        queries.append(
+            f"SELECT {_columns(table)} FROM read_parquet({_list(several)}, hive_partitioning = false) "
+            f"QUALIFY row_number() OVER (PARTITION BY {key} "
+            f'ORDER BY {SEQUENCE_FIELDS[table.name]} DESC, "_SEQUENCE_NUMBER" DESC) = 1'
+        )
+    return single + several, " UNION ALL ".join(queries)
+
+
+def _list(paths: Iterable[str]) -> str:
+    quoted = ("'" + path.replace("'", "''") + "'" for path in paths)
+    return f"[{', '.join(quoted)}]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A query's columns, and its rows as they are read; rows hold Python's exact types."""
+
+    columns: list[str]
+    rows: Iterator[tuple[object, ...]]
+
+
+def run_query(connection: duckdb.DuckDBPyConnection, statement: str) -> Result:
+    """Run one statement that reads, and return its result; rows are fetched as they are asked for.
+
+    Raises:
+        duckdb.Error: the statement is wrong, is not exactly one, or does more than read.
+    """
+    statements = connection.extract_statements(statement)
+    if len(statements) != 1:
+        raise duckdb.InvalidInputException(f"one statement at a time, not {len(statements)}")
+    if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise duckdb.InvalidInputException("the tables are read-only here: write SELECT, SHOW or DESCRIBE")
+    if statements[0].type == duckdb.StatementType.EXPLAIN and "analyze" in statement.lower():
+        # EXPLAIN ANALYZE runs what it explains, be it a COPY onto a data file.
+        raise duckdb.InvalidInputException("EXPLAIN ANALYZE is refused here: it would run the statement")
+    cursor = connection.execute(statements[0])
+    names: dict[str, int] = {}
+    columns: list[str] = []
+    for description in cursor.description or []:
+        name = str(description[0])
+        names[name] = names.get(name, 0) + 1
+        columns.append(name if names[name] == 1 else f"{name}_{names[name]}")
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        while batch := cursor.fetchmany(_ROWS_AT_ONCE):
+            yield from batch
+
+    return Result(columns, rows())
+
+
+def query(home: Home, statement: str, style: Format, stream: TextIO) -> None:
+    """Run one statement over the tables as they are now and print what it returns.
+
+    Raises:
+        HomeError: nothing has been written there yet.
+        duckdb.Error: the statement is wrong, or does more than read.
+    """
+    with closing(connect(home)) as connection:
+        render(run_query(connection, statement), style, stream)
+
+
+def render(result: Result, style: Format, stream: TextIO) -> None:
+    """Print a result; decimals are exact in every style.
+
+    `csv` has a header line and an empty field for null. `json` is an array with one object a line;
+    decimals are strings in it, because most readers would make floats of numbers. Times are ISO 8601,
+    with `Z` where the column has a time zone (it is UTC always); bytes are text with `\\xNN` for what
+    can't be printed.
+    """
+    if style == "csv":
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(result.columns)
+        for row in result.rows:
+            writer.writerow("" if value is None else _text(value) for value in row)
+    elif style == "json":
+        stream.write("[")
+        for number, row in enumerate(result.rows):
+            values = {name: _json(value) for name, value in zip(result.columns, row, strict=True)}
+            stream.write(("\n" if number == 0 else ",\n") + json.dumps(values, ensure_ascii=False))
+        stream.write("\n]\n")
+    else:
+        table = RichTable(*result.columns)
+        count = 0
+        for count, row in enumerate(result.rows, start=1):  # noqa: B007  # the count after the last row
+            table.add_row(*("" if value is None else _text(value) for value in row))
+        # As wide as the rows are: a terminal may wrap a number, but nothing may cut it.
+        console = Console(file=stream, markup=False, highlight=False, emoji=False, width=_ANY_WIDTH)
+        console.print(table)
+        console.print(f"{count:,} {'row' if count == 1 else 'rows'}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(timespec="microseconds") + ("Z" if value.tzinfo else "")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02X}" for b in value)
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(_json(value), ensure_ascii=False)
+    return str(value)
+
+
+def _json(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, Decimal | datetime | date | timedelta | bytes | UUID):
+        return _text(value)
+    return str(value)

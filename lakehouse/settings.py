@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     simulated_faults: str = Field(
         "", description="Seeded plan of faults, such as 'gap:0.001,disconnect:0.0001' (chance a message)."
     )
+    simulated_rest_rate: float = Field(
+        200.0, ge=1, le=100_000, description="REST requests a second that it allows; Coinbase allows 10."
+    )
     simulated_websocket_port: int = Field(9310, ge=0, le=65535, description="WebSocket of the simulation.")
     simulated_rest_port: int = Field(9311, ge=0, le=65535, description="REST of the simulation.")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pypaimon.build_info import full_version
 from pypaimon.manifest.manifest_file_manager import ManifestFileManager
@@ -148,26 +148,35 @@ def _named(opened: FileStoreTable, kept: list[Snapshot]) -> set[str]:
     """Return the paths of all files that the snapshots and the tags need."""
     tags = opened.tag_manager()
     names = tags.list_tags() if Path(tags.tag_directory()).exists() else []
-    tagged = [tags.get_or_throw(name) for name in names]
-    lists = ManifestListManager(opened)
-    manifests: dict[str, Any] = {}
+    lists, reader = ManifestListManager(opened), ManifestFileManager(opened)
+    read: dict[str, tuple[set[str], set[str]]] = {}
     named: set[str] = set()
-    for snapshot in [*kept, *tagged]:
-        named |= {f"{lists.manifest_path}/{snapshot.base_manifest_list}"}
-        named |= {f"{lists.manifest_path}/{snapshot.delta_manifest_list}"}
-        manifests |= {manifest.file_name: manifest for manifest in lists.read_all(snapshot)}
-    reader = ManifestFileManager(opened)
-    for name in manifests:
-        named.add(f"{lists.manifest_path}/{name}")
-        # Files that a manifest deletes are named as well: an older snapshot that stays may hold them,
-        # and they go once the manifest does.
-        for entry in reader.read(name):
-            path = canonical_data_file_path(
-                opened, tuple(entry.partition.values), entry.bucket, entry.file.file_name
-            )
-            named.add(path)
-            named |= {f"{path.rpartition('/')[0]}/{extra}" for extra in entry.file.extra_files}
+    for snapshot in [*kept, *(tags.get_or_throw(name) for name in names)]:
+        named |= {
+            f"{lists.manifest_path}/{name}"
+            for name in (snapshot.base_manifest_list, snapshot.delta_manifest_list)
+        }
+        added: set[str] = set()
+        deleted: set[str] = set()
+        for manifest in lists.read_all(snapshot):
+            name = manifest.file_name
+            named.add(f"{lists.manifest_path}/{name}")
+            if name not in read:  # manifests never change, and snapshots share most of them
+                entries = reader.read(name)
+                read[name] = (
+                    {path for entry in entries if entry.kind == _ADD for path in _paths(opened, entry)},
+                    {path for entry in entries if entry.kind == _DELETE for path in _paths(opened, entry)},
+                )
+            added |= read[name][0]
+            deleted |= read[name][1]
+        named |= added - deleted
     return named
+
+
+def _paths(opened: FileStoreTable, entry: ManifestEntry) -> list[str]:
+    """Return the paths of an entry's data file and of the files that go with it."""
+    path = canonical_data_file_path(opened, tuple(entry.partition.values), entry.bucket, entry.file.file_name)
+    return [path, *(f"{path.rpartition('/')[0]}/{extra}" for extra in entry.file.extra_files)]
 
 
 def _swept(root: Path) -> Iterator[Path]:

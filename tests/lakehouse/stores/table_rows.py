@@ -1,0 +1,98 @@
+"""Rows for the tests of the table stores."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from lakehouse.stores.schemas import CANDLES_1M, TRADES
+
+DAY = date(2026, 1, 2)
+PRODUCTS = ("BTC-USD", "ETH-USD")
+
+
+def make_trades(ids: Sequence[int], product: str = "BTC-USD", day: date = DAY, **values: Any) -> pa.Table:
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    rows = [
+        {
+            "product": product,
+            "day": day,
+            "trade_id": trade_id,
+            "event_time": midnight + timedelta(microseconds=trade_id),
+            "price": Decimal(trade_id).scaleb(-8) + 60_000,
+            "size": Decimal("0.00000001"),
+            "taker_side": "buy",
+            "late": False,
+            "source": "feed",
+            "exchange": "simulated",
+            "received_at": midnight + timedelta(microseconds=trade_id, milliseconds=1),
+            "recorded_at": midnight + timedelta(microseconds=trade_id, milliseconds=2),
+            "spine_partition": 1,
+            "spine_offset": trade_id,
+            **values,
+        }
+        for trade_id in ids
+    ]
+    return pa.Table.from_pylist(rows, schema=TRADES.schema)
+
+
+def make_candles(
+    minutes: Sequence[int], product: str = "BTC-USD", *, count: int = 5, price: str = "100.5", day: date = DAY
+) -> pa.Table:
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    value = Decimal(price)
+    rows = [
+        {
+            "product": product,
+            "day": day,
+            "start": midnight + timedelta(minutes=minute),
+            **dict.fromkeys(("open", "high", "low", "close", "volume"), value),
+            "quote_volume": value * value,
+            "taker_buy_volume": value,
+            "taker_sell_volume": Decimal(0),
+            "trade_count": count,
+            "first_trade_id": minute * 10,
+            "last_trade_id": minute * 10 + count - 1,
+            "is_complete": True,
+            "revision": 0,
+            "exchange": "simulated",
+            "recorded_at": midnight + timedelta(minutes=minute + 1),
+        }
+        for minute in minutes
+    ]
+    return pa.Table.from_pylist(rows, schema=CANDLES_1M.schema)
+
+
+def _any_value(kind: pa.DataType, number: int) -> Any:
+    if pa.types.is_decimal(kind):
+        digits = ("9" if number % 2 else "8") * kind.precision  # more than the default context keeps
+        return Decimal(f"{'-' if number > 1 else ''}{digits}E-{kind.scale}")
+    if pa.types.is_timestamp(kind):
+        return datetime(2026, 1, 2, tzinfo=UTC) + timedelta(microseconds=number * 123_457)
+    if pa.types.is_date(kind):
+        return DAY
+    if pa.types.is_boolean(kind):
+        return number % 2 == 0
+    if pa.types.is_integer(kind):
+        return number if number % 2 else 2 ** (kind.bit_width - 1) - 1 - number
+    if pa.types.is_binary(kind):
+        return bytes(range(256))
+    return f"wörd '\"\\ {number}"
+
+
+def rows_with_extremes(schema: pa.Schema, count: int = 4) -> pa.Table:
+    """Rows whose every column has values at the ends of what its type holds, and empties where allowed."""
+    rows = [
+        {
+            field.name: None
+            if field.nullable and number == 0
+            else PRODUCTS[number % 2]
+            if field.name == "product"
+            else _any_value(field.type, number)
+            for field in schema
+        }
+        for number in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)

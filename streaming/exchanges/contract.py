@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from lakehouse.market.quarantine import RefusedError
 from lakehouse.market.trade import Exchange as ExchangeCode
 from lakehouse.market.trade import Trade
 
@@ -75,8 +76,8 @@ class TradePage(NamedTuple):
     """A page of historical trades, newest first."""
 
     trades: Sequence[Trade]
-    refused: Sequence[tuple[bytes, Exception]]
-    """Records that could not be read (raw bytes and the `RefusedError`)."""
+    refused: Sequence[tuple[bytes, RefusedError]]
+    """Records that could not be read: their raw bytes and why."""
     older: int | None
     """Ask for trades below this id next; None when there is nothing older."""
 

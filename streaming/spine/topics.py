@@ -29,8 +29,8 @@ READERS: Final = {
     QUOTES: (HOT, ARCHIVE),
     BOOK: (ARCHIVE,),
     GAPS: (ARCHIVE,),
-    QUARANTINE: (ARCHIVE,),
-    INTAKE: (ARCHIVE,),
+    QUARANTINE: (ARCHIVE, FEED),
+    INTAKE: (ARCHIVE, FEED),
     SESSIONS: (FEED,),
 }
 """For each topic the consumer groups that read it; retention waits for all of them."""

@@ -109,14 +109,14 @@ class BinanceRest:
             raise RestError(f"the aggregate trades {parameters} can't be read: {error}") from error
 
 
-def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, Exception]]]:
+def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, RefusedError]]]:
     """Return the trades of an answer, and the records that are none with the reason."""
     try:
         records = _decode_records(content)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise RestError(f"the trades of {product} are no JSON list: {error}") from error
     trades: list[Trade] = []
-    refused: list[tuple[bytes, Exception]] = []
+    refused: list[tuple[bytes, RefusedError]] = []
     for record in records:
         raw = bytes(record)
         try:

@@ -108,7 +108,7 @@ class CoinbaseRest:
         return trades[0] if trades else None
 
 
-def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, Exception]]]:
+def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, RefusedError]]]:
     """Return the trades of an answer, and the records that are none with the reason."""
     usual = frames.usual_records(product, content)
     if usual is not None:
@@ -118,7 +118,7 @@ def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[byte
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise RestError(f"the trades of {product} are no JSON list: {error}") from error
     trades: list[Trade] = []
-    refused: list[tuple[bytes, Exception]] = []
+    refused: list[tuple[bytes, RefusedError]] = []
     for record in records:
         raw = bytes(record)
         try:

@@ -1,0 +1,23 @@
+"""How a change goes downstream: a product-day of `trades` that changed has its candles rebuilt."""
+
+import dagster as dg
+
+from lakehouse_assets.market.description import GROUP
+
+# `eager` looks at the latest day only, but days are sealed, and sealed again, whenever they are due. And it
+# would go on from a partition whose blocking checks failed in an earlier run.
+CARRY_CHANGES = (
+    dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
+    & dg.AutomationCondition.all_deps_blocking_checks_passed()
+).with_label("a changed and checked upstream partition")
+
+
+def carrying_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that evaluates the conditions; without it they'd wait to be switched on by hand."""
+    return dg.AutomationConditionSensorDefinition(
+        "carry_changes_downstream",
+        target=dg.AssetSelection.groups(GROUP),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Rebuilds the candles of each product-day whose trades changed and passed their checks.",
+    )

@@ -1,0 +1,87 @@
+"""Asking an exchange for the trades of ranges of ids, and for the edges of a day."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from lakehouse.market.quarantine import RefusedError
+from lakehouse.market.time import DAY_US, day_start_us
+from lakehouse.market.trade_ids import TradeIds
+from streaming.exchanges.contract import Rest
+from streaming.sealing.plan import DayEdges, Range, requests
+from streaming.sealing.rows import FETCHED, as_array
+
+PAGE: Final = 1000
+"""Trades of a page, on every exchange."""
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many missing trades have been asked for, after each page."""
+
+
+@dataclass
+class Answer:
+    """What the exchange had."""
+
+    pages: list[npt.NDArray[np.void]] = field(default_factory=list)
+    refused: list[tuple[bytes, RefusedError]] = field(default_factory=list)
+    """Records that can't be read, with the reason."""
+
+    @property
+    def trades(self) -> npt.NDArray[np.void]:
+        """All trades as `FETCHED` records: ascending by trade_id, each id once."""
+        if not self.pages:
+            return np.zeros(0, dtype=FETCHED)
+        trades = np.concatenate(self.pages)
+        _, first = np.unique(trades["trade_id"], return_index=True)
+        return trades[first]
+
+
+async def day_edges(rest: Rest, product: str, day: date) -> DayEdges:
+    """Return the first and last id of a day that is over, asked from the exchange.
+
+    Where the exchange has no trade before the day, the day starts at id 1.
+
+    Raises:
+        RestError: the exchange can't be asked.
+    """
+    start = day_start_us(day)
+    last = await rest.trade_id_before(product, start + DAY_US)
+    if last is None:
+        return DayEdges(1, 0)
+    before = await rest.trade_id_before(product, start)
+    return DayEdges((before or 0) + 1, last)
+
+
+async def fetch(rest: Rest, product: str, missing: Sequence[Range], progress: Progress) -> Answer:
+    """Return what the exchange has of ranges of ids.
+
+    Trades between near ranges, which came along, are taken out.
+
+    Raises:
+        RestError: the exchange can't be asked.
+    """
+    wanted = TradeIds(missing)
+    answer = Answer()
+    total = len(wanted)
+    for first, last in requests(missing, PAGE):
+        async for page in rest.trades(product, first_id=first, before_id=last + 1):
+            answer.refused.extend(page.refused)
+            trades = as_array(page.trades)
+            answer.pages.append(trades[wanted.contains(trades["trade_id"])])
+            # Newest first: everything from the page's end to the range's end has been asked for.
+            asked_from = max(first, page.older or first)
+            progress(_asked(missing, first, asked_from, last), total)
+    return answer
+
+
+def _asked(missing: Sequence[Range], first: int, asked_from: int, last: int) -> int:
+    """Return how many missing ids lie below `first`, or between `asked_from` and `last`."""
+    asked = 0
+    for low, high in missing:
+        asked += max(min(high, first - 1) - low + 1, 0)
+        asked += max(min(high, last) - max(low, asked_from) + 1, 0)
+    return asked

@@ -1,0 +1,39 @@
+"""Run all benchmarks, or those named: `python -m benchmarks feed tables`."""
+
+import importlib
+import platform
+import sys
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from benchmarks.figure import Figure
+
+BENCHMARKS = ("feed", "engine", "freshness", "rebuild", "growth")
+"""Modules of this package with a function `measure() -> list[Figure]`, in the order of the table."""
+
+
+def main(names: list[str]) -> int:
+    """Measure, and print a table that docs/performance.md can take as it is."""
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        print(f"no benchmark is called {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}")
+        return 2
+    figures: list[Figure] = []
+    console = Console(stderr=True)
+    for name in names or BENCHMARKS:
+        with console.status(f"measuring {name} …"):
+            figures += importlib.import_module(f"benchmarks.{name}").measure()
+    print(f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}\n")
+    print("| figure | measured | limit in the same run | ratio | wanted |")
+    print("|---|---|---|---|---|")
+    for figure in figures:
+        print(
+            f"| {figure.name} | {figure.value:,.4g} {figure.unit} | "
+            f"{figure.limit:,.4g} {figure.unit}: {figure.limit_name} | {figure.ratio:.2f} | {figure.target} |"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

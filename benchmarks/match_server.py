@@ -14,7 +14,7 @@ def match_frames(count: int) -> list[str]:
     """Return frames as Coinbase sends them, a few µs of event time apart, contiguous by product."""
     start = now_us()
     return [
-        f'{{"type":"match","trade_id":{i // len(PRODUCTS) + 1},"maker_order_id":"b7d3f3a2-6b1e-4a1c-9c1d-0f5a",'
+        f'{{"type":"match","trade_id":{i // len(PRODUCTS) + 1},"maker_order_id":"b7d3f3a2-6b1e-4a1c-9c1d",'
         f'"taker_order_id":"5f1d2c3b-8a7e-4f6d-9e0c-1b2a","side":"sell","size":"0.0{i % 89 + 10}31",'
         f'"price":"{61000 + i % 700}.{i % 90 + 10}","product_id":"{PRODUCTS[i % len(PRODUCTS)]}",'
         f'"sequence":{90_000_000_000 + i},"time":"{to_iso(start + i * 10)}"}}'

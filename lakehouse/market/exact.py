@@ -12,6 +12,8 @@ ONE = 10**SCALE
 LIMIT = 10**18
 """Scaled values are below this: `DECIMAL(18, 8)` has ten digits before the point."""
 
+_FACTORS: tuple[int, ...] = tuple(10 ** (SCALE - decimals) for decimals in range(SCALE + 1))
+
 
 class InexactNumberError(ValueError):
     """Text that is not a finite decimal which fits `DECIMAL(18, 8)` without rounding."""
@@ -30,9 +32,11 @@ def scaled(text: str) -> int:
     6183763000000
     """
     whole, _, fraction = text.partition(".")
-    digits = whole + fraction
-    if len(fraction) <= SCALE and len(whole) <= 10 and whole and digits.isascii() and digits.isdigit():
-        return int(digits + "0" * (SCALE - len(fraction)))
+    decimals = len(fraction)
+    if decimals <= SCALE and 0 < len(whole) <= 10:
+        digits = whole + fraction
+        if digits.isdigit() and digits.isascii():
+            return int(digits) * _FACTORS[decimals]
     return _scaled_slowly(text)
 
 

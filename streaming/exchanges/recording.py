@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import BinaryIO, Final, Self
 
 import msgspec
 import structlog
@@ -34,11 +34,8 @@ class RecordingError(Exception):
     """A recording can't be read or written; the text names the file, the line, and what is wrong."""
 
 
-class Received(NamedTuple):
-    """A frame and when it came, by the receiver's clock in µs UTC. Bytes are a frame that is no text."""
-
-    frame: str | bytes
-    received_us: int
+Received = tuple[str | bytes, int]
+"""A frame and when it came, by the receiver's clock in µs UTC. Bytes are a frame that is no text."""
 
 
 class _Line(msgspec.Struct):
@@ -95,7 +92,7 @@ class Recording:
                     f"line {number} of {self.path} is from {read.exchange[:40]!r}, the first from {name!r}: "
                     "record each exchange in a file of its own"
                 )
-            yield Received(self._frame(read, number), read.received_us)
+            yield self._frame(read, number), read.received_us
 
     def _frame(self, line: _Line, number: int) -> str | bytes:
         if not 0 <= line.received_us < 2**62:

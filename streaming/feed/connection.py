@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 from websockets.http11 import Response
 
 from lakehouse.market.time import now_us
@@ -53,13 +53,15 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, frame: str | bytes, transport: asyncio.Transport) -> None:
-        """Add a frame; stop reading from its transport when there are too many."""
-        self._frames.append(Received(frame, now_us()))
+    def put(self, frame: str | bytes, received_us: int) -> None:
+        """Add a frame."""
+        self._frames.append((frame, received_us))
         self._characters += len(frame)
-        self.total += 1
-        if not self._arrived.is_set():
-            self._arrived.set()
+
+    def filled(self, before: int, transport: asyncio.Transport) -> None:
+        """Take notice of the frames put since there were `before`; stop reading when it is too many."""
+        self.total += len(self._frames) - before
+        self._arrived.set()
         full = len(self._frames) >= FULL_FRAMES or self._characters >= FULL_CHARACTERS
         if full and self._paused is None:
             PAUSES.inc()
@@ -102,30 +104,33 @@ class _FrameConnection(ClientConnection):
         self._inbox = inbox
         self._parts: list[bytes] = []
         self._is_text = True
+        self._now_us = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._now_us = now_us()
+        before = len(self._inbox)
+        super().data_received(data)
+        if len(self._inbox) > before:
+            self._inbox.last_frame_at = self.loop.time()
+            self._inbox.filled(before, self.transport)
 
     def process_event(self, event: Any) -> None:
-        if isinstance(event, Response) or not isinstance(event, Frame) or event.opcode not in _DATA:
+        if isinstance(event, Response) or event.opcode not in _DATA:
             super().process_event(event)
             return
-        self._inbox.last_frame_at = self.loop.time()
         if event.opcode is not Opcode.CONT:
             self._is_text = event.opcode is Opcode.TEXT
-        data = bytes(event.data)
+        data: bytes = event.data
         if not event.fin or self._parts:
-            self._parts.append(data)
+            self._parts.append(bytes(data))
             if not event.fin:
                 return
             data = b"".join(self._parts)
             self._parts = []
-        self._inbox.put(_as_text(data) if self._is_text else data, self.transport)
-
-
-def _as_text(data: bytes) -> str | bytes:
-    """Return a message as text; as it is where it claims to be text and isn't."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
+        try:
+            self._inbox.put(data.decode() if self._is_text else bytes(data), self._now_us)
+        except UnicodeDecodeError:  # it claims to be text and isn't: it goes to quarantine as it is
+            self._inbox.put(bytes(data), self._now_us)
 
 
 class Connection:

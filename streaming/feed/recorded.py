@@ -55,7 +55,7 @@ async def run_recorded(
     metrics = HandlerMetrics(exchange.code)
     frames = recording.frames()
     known = done.lines
-    position = 0
+    position = last_us = 0
     if done.lines:
         log.info("going on with a recording", path=str(recording.path), line=known, finished=done.finished)
     while not stop.is_set():
@@ -69,17 +69,16 @@ async def run_recorded(
             handler.rehearse(again)
         handler.handle(fresh)
         handler.requests()  # there is nobody to ask
+        last_us = batch[-1][1] if batch else last_us
         at_end = len(batch) < LINES and problem is None
-        if fresh:
-            done.lines = position
-        if at_end and not done.finished:
-            handler.finish(fresh[-1].received_us if fresh else again[-1].received_us if again else now_us())
+        finishing = at_end and not done.finished
+        if finishing:
+            handler.finish(last_us)
             done.finished = True
-            fresh = batch
-        if fresh:
-            handler.count()
+        if fresh or finishing:
+            done.lines = position
             await pump.publish(with_checkpoint=True)
-            metrics.update(handler, now_us())
+        metrics.update(handler, now_us())
         if problem is not None:
             await pump.flushed()
             raise problem

@@ -10,7 +10,6 @@ import msgspec
 from lakehouse.market.trade import Exchange as ExchangeCode
 from streaming.exchanges.coinbase import frames
 from streaming.exchanges.coinbase.rest import CoinbaseRest
-from streaming.exchanges.contract import Event
 from streaming.exchanges.rest import RateLimit
 
 CHANNELS = ("matches", "ticker", "heartbeat", "level2_batch")
@@ -22,6 +21,7 @@ class Coinbase:
     books_from_rest = False
     client_messages_per_second = 100
     max_products = 10_000
+    decode = staticmethod(frames.decode)
 
     def __init__(self, code: ExchangeCode, websocket_url: str, rest_url: str) -> None:
         self.code = code
@@ -39,10 +39,6 @@ class Coinbase:
     def resubscribe_book(self, product: str) -> list[str]:
         """Return what makes the exchange send this product's snapshot again."""
         return [_request(what, [product], ["level2_batch"]) for what in ("unsubscribe", "subscribe")]
-
-    def decode(self, frame: str | bytes) -> Event:
-        """Return what a frame says; see `Exchange.decode`."""
-        return frames.decode(frame)
 
     def rest(self) -> CoinbaseRest:
         """Return a client of the REST interface."""

@@ -25,7 +25,7 @@ from pypaimon_rust.datafusion import PaimonCatalog
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
 from lakehouse.stores.lock import TableLocks, held
-from lakehouse.stores.paimon_files import PaimonStoreError, entries_of, write_rows
+from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
 from lakehouse.stores.paimon_maintenance import (
     FAN_IN,
     GRACE,
@@ -76,6 +76,7 @@ class PaimonStore:
         self._native = native
         self._locks = TableLocks(home.locks, "paimon")
         self._tables: dict[str, FileStoreTable] = {}
+        self._writers: dict[str, UpsertWriter] = {}
         self._unmaintained: dict[str, int] = {}
 
     @classmethod
@@ -125,6 +126,9 @@ class PaimonStore:
 
     def close(self) -> None:
         """Release what the store holds."""
+        for writer in self._writers.values():
+            writer.native.close()
+        self._writers.clear()
         self._tables.clear()
 
     def __enter__(self) -> Self:
@@ -308,13 +312,24 @@ class PaimonStore:
             raise PaimonStoreError(f"properties must be named {PREFIX}<something of yours>, not {wrong}")
         before = self.newest(table)
         carried = self.carried(table, before) | dict(properties or {})
-        carried[COMMIT] = str(int(carried.get(COMMIT, 0)) + 1)
+        number = int(carried.get(COMMIT, 0)) + 1
+        carried[COMMIT] = str(number)
+        # Taken out while it is used: after an error nobody knows what it holds.
+        writer = self._writers.pop(table.name, None)
+        if writer is not None and (partition is not None or writer.after != (before.id if before else None)):
+            writer.native.close()
+            writer = None
         builder = opened.new_batch_write_builder()
         # A user and identifier that never repeat: pypaimon takes a repeated pair for a retry.
-        builder._with_commit_user(f"{_COMMIT_USER}-{carried[COMMIT]}")
+        builder._with_commit_user(f"{_COMMIT_USER}-{number}")
         if partition is not None:
             builder.overwrite(partition)
-        messages = write_rows(builder.new_write(), rows)
+            messages = write_rows(builder.new_write(), rows)
+        elif rows.num_rows:
+            writer = writer or UpsertWriter.open(opened, before.id if before else None)
+            messages = writer.write(rows, number)
+        else:
+            messages = []
         builder.new_commit().commit(messages, snapshot_properties=carried)
         self._unmaintained[table.name] = self._unmaintained.get(table.name, FAN_IN) + 1
         after = self.snapshot_id(table)
@@ -323,6 +338,9 @@ class PaimonStore:
                 f"{table.name} went from snapshot {before and before.id} to {after} in one commit: another "
                 "program writes to it without the lock"
             )
+        if writer is not None:
+            writer.after = after
+            self._writers[table.name] = writer
         return after
 
     def tag(self, table: Table, name: str, snapshot_id: int | None = None) -> None:

@@ -1,5 +1,6 @@
 """Data files of the Paimon tables: written by the Rust library, listed through the manifests."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,23 +20,56 @@ class NativePathMissingError(PaimonStoreError):
     """pypaimon did not take its Rust path."""
 
 
-def write_rows(writer: Any, rows: pa.Table) -> list[Any]:
-    """Write rows through a writer of pypaimon, close it, and return its commit messages.
+def checked_writer(writer: Any) -> NativeTableWrite:
+    """Return a writer that pypaimon gave if it is the Rust one.
 
     Raises:
-        NativePathMissingError: it is not the Rust writer.
+        NativePathMissingError: it is not.
     """
     if not isinstance(writer, NativeTableWrite):
         writer.close()
         raise NativePathMissingError(
             "pypaimon fell back to its Python writer: install pypaimon-rust as in requirements.lock"
         )
+    return writer
+
+
+def write_rows(writer: Any, rows: pa.Table) -> list[Any]:
+    """Write rows through a batch writer of pypaimon, close it, and return its commit messages.
+
+    Raises:
+        NativePathMissingError: it is not the Rust writer.
+    """
+    native = checked_writer(writer)
     try:
         if rows.num_rows:
-            writer.write_arrow(rows.combine_chunks())
-        return list(writer.prepare_commit())
+            native.write_arrow(rows.combine_chunks())
+        return list(native.prepare_commit())
     finally:
-        writer.close()
+        native.close()
+
+
+@dataclass
+class UpsertWriter:
+    """A stream writer that stays open from one upsert to the next, while nobody else commits.
+
+    It remembers the highest sequence number of each partition. A new writer has to look for it in every
+    manifest once for each partition, which is most of what a small upsert costs. After a commit by
+    another writer the remembered numbers may be too low, so `after` says which snapshot they belong to.
+    """
+
+    native: NativeTableWrite
+    after: int | None
+
+    @classmethod
+    def open(cls, opened: FileStoreTable, after: int | None) -> "UpsertWriter":
+        """Open a writer on top of the snapshot `after`."""
+        return cls(checked_writer(opened.new_stream_write_builder().new_write()), after)
+
+    def write(self, rows: pa.Table, identifier: int) -> list[Any]:
+        """Write the files of one commit and return its messages."""
+        self.native.write_arrow(rows.combine_chunks())
+        return list(self.native.prepare_commit(identifier))
 
 
 def entries_of(opened: FileStoreTable, snapshot: Snapshot | None) -> list[ManifestEntry]:

@@ -241,3 +241,16 @@ def test_any_order_of_writes_and_maintenance_equals_a_dictionary(
             assert prices(store.scan(CANDLES_1M)) == {
                 minute: price for minute, (_, price) in sorted(expected.items())
             }
+
+
+def test_of_equal_candles_the_later_wins_whoever_wrote_it(home: Home) -> None:
+    with PaimonStore.open(home) as live, PaimonStore.open(home) as other:
+        for round_ in range(3):
+            live.upsert(CANDLES_1M, make_candles(range(5), price=f"{round_}1"))
+            other.upsert(CANDLES_1M, make_candles(range(5), price=f"{round_}2"))
+            assert set(prices(live.scan(CANDLES_1M)).values()) == {f"{int(f'{round_}2')}"}
+            live.upsert(CANDLES_1M, make_candles(range(5), price=f"{round_}3"))
+            assert set(prices(other.scan(CANDLES_1M)).values()) == {f"{int(f'{round_}3')}"}
+            other.compact(CANDLES_1M, fan_in=2)
+            live.upsert(CANDLES_1M, make_candles(range(5), price=f"{round_}4"))
+            assert set(prices(other.scan(CANDLES_1M)).values()) == {f"{int(f'{round_}4')}"}

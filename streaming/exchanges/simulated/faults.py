@@ -161,6 +161,7 @@ class Faults:
         self._trade_kinds = [kind for kind in plan if kind is not FaultKind.TOO_MANY_REQUESTS]
         self._wished: dict[str, deque[Wish]] = defaultdict(deque)
         self._requests = 0
+        self._requested = 0
         self._to_refuse = 0
         self._skew_us = 0
         self._skew_until_us = 0
@@ -192,7 +193,9 @@ class Faults:
         if kind is FaultKind.TOO_MANY_REQUESTS:
             self._to_refuse += wanted
         else:
-            self._wished[product].append(Wish(kind, wanted, len(self.injected)))
+            self._requested += 1
+            details = hashed(key(self._seed, "request"), np.array([self._requested]))
+            self._wished[product].append(Wish(kind, wanted, int(details[0]) >> 20))
 
     def wished(self, product: str) -> Wish | None:
         """Take the next request that a match of this product fulfils."""

@@ -72,6 +72,11 @@ class Stream:
         """Return the exchange's time as its own clock shows it."""
         return self.position_us + self.faults.skew_us(self.position_us)
 
+    @property
+    def client_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
     def last_trade_id(self, product: str) -> int:
         """Return the id of the last trade that has happened, 0 where none has."""
         return self.market[product].last_id_before(self.market_us)

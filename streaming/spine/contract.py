@@ -43,13 +43,14 @@ class SpineUnavailableError(SpineError):
 
 
 class OffsetExpiredError(SpineError):
-    """Messages at this offset were dropped by retention; `earliest` is the first that is left."""
+    """Messages of `partition` at this offset were dropped by retention; `earliest` is the first left."""
 
     def __init__(self, partition: Partition, offset: int, earliest: int) -> None:
         super().__init__(
             f"{partition.topic}/{partition.number} starts at offset {earliest}; {offset} was dropped by "
             "retention before it was read"
         )
+        self.partition = partition
         self.earliest = earliest
 
 

@@ -100,6 +100,8 @@ def _records(batch: Batch, partition: Partition, kind: np.dtype[Any], version: i
         raise MalformedMessageError(partition, batch.first_offset + at, reason)
     records = np.frombuffer(b"".join(batch.payloads), dtype=kind)
     _check_versions(records, version, batch, partition)
+    with _located(batch, partition):
+        check_codes(records["exchange"], EXCHANGES, "exchange")
     return records
 
 
@@ -151,7 +153,6 @@ def trade_columns(batch: Batch, partition: Partition) -> TradeColumns:
     names, codes = products(records, batch, partition)
     with _located(batch, partition):
         check_codes(records["taker_side"], _SIDES, "taker side")
-        check_codes(records["exchange"], EXCHANGES, "exchange")
     return TradeColumns(
         products=names,
         product=codes,

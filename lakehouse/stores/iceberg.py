@@ -5,9 +5,8 @@ table's lock; readers need no lock and see one snapshot. `iceberg_files` writes 
 `iceberg_commit` makes the snapshot, `iceberg_maintenance` keeps the tables small.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +14,9 @@ from typing import Self
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
-from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
-from pyiceberg.types import LongType
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
@@ -54,6 +51,7 @@ from lakehouse.stores.iceberg_maintenance import (
     compact,
     expire,
 )
+from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
@@ -81,19 +79,6 @@ class SnapshotChangedError(IcebergStoreError):
 
 class SnapshotGoneError(IcebergStoreError):
     """A snapshot that was asked for has expired; tag a snapshot to keep it."""
-
-
-@dataclass(frozen=True)
-class PartitionStats:
-    """What the manifests say of a partition; trade ids are None where the table has none."""
-
-    day: date
-    product: str | None
-    rows: int
-    files: int
-    bytes: int
-    min_trade_id: int | None
-    max_trade_id: int | None
 
 
 class IcebergStore:
@@ -248,7 +233,7 @@ class IcebergStore:
             checked_product(product)
         current = self.current(table)
         files = self._manifests.files(current, self._snapshot(current, snapshot_id))
-        return [file for file in files if _may_hold(PartitionKey.of(file), product, day)]
+        return [file for file in files if may_hold(PartitionKey.of(file), product, day)]
 
     def scan(
         self,
@@ -281,12 +266,7 @@ class IcebergStore:
     def partitions(self, table: Table, *, snapshot_id: int | None = None) -> list[PartitionStats]:
         """Return what each partition holds, ordered by day and product; reads manifests only."""
         current = self.current(table)
-        grouped: dict[PartitionKey, list[DataFile]] = {}
-        for file in self._manifests.files(current, self._snapshot(current, snapshot_id)):
-            grouped.setdefault(PartitionKey.of(file), []).append(file)
-        position = table.schema.get_field_index("trade_id") + 1
-        found = [_stats(key, files, position) for key, files in grouped.items()]
-        return sorted(found, key=lambda stats: (stats.day, stats.product or ""))
+        return statistics(table, self._manifests.files(current, self._snapshot(current, snapshot_id)))
 
     # Writing
 
@@ -465,22 +445,3 @@ def _counters(current: PyIcebergTable) -> dict[str, int]:
         for key, value in current.metadata.properties.items()
         if key.startswith(COUNTER)
     }
-
-
-def _may_hold(key: PartitionKey, product: str | None, day: date | None) -> bool:
-    return (day is None or key.day == day) and (product is None or key.product in (None, product))
-
-
-def _stats(key: PartitionKey, files: Iterable[DataFile], trade_id: int) -> PartitionStats:
-    files = list(files)
-    lowest = [int(from_bytes(LongType(), file.lower_bounds[trade_id])) for file in files if trade_id]
-    highest = [int(from_bytes(LongType(), file.upper_bounds[trade_id])) for file in files if trade_id]
-    return PartitionStats(
-        key.day,
-        key.product,
-        rows=sum(file.record_count for file in files),
-        files=len(files),
-        bytes=sum(file.file_size_in_bytes for file in files),
-        min_trade_id=min(lowest, default=None),
-        max_trade_id=max(highest, default=None),
-    )

@@ -1,0 +1,54 @@
+"""What the manifests say of an Iceberg table's partitions, without opening a data file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import DataFile
+from pyiceberg.types import LongType
+
+from lakehouse.stores.iceberg_files import PartitionKey
+from lakehouse.stores.schemas import Table
+
+
+@dataclass(frozen=True)
+class PartitionStats:
+    """What the manifests say of a partition; trade ids are None where the table has none."""
+
+    day: date
+    product: str | None
+    rows: int
+    files: int
+    bytes: int
+    min_trade_id: int | None
+    max_trade_id: int | None
+
+
+def may_hold(key: PartitionKey, product: str | None, day: date | None) -> bool:
+    """Tell whether a file of this partition can hold rows of a product and day (None: of any)."""
+    return (day is None or key.day == day) and (product is None or key.product in (None, product))
+
+
+def statistics(table: Table, files: Iterable[DataFile]) -> list[PartitionStats]:
+    """Return what each partition holds, ordered by day and product."""
+    grouped: dict[PartitionKey, list[DataFile]] = {}
+    for file in files:
+        grouped.setdefault(PartitionKey.of(file), []).append(file)
+    position = table.schema.get_field_index("trade_id") + 1
+    found = [_stats(key, members, position) for key, members in grouped.items()]
+    return sorted(found, key=lambda stats: (stats.day, stats.product or ""))
+
+
+def _stats(key: PartitionKey, files: list[DataFile], trade_id: int) -> PartitionStats:
+    lowest = [int(from_bytes(LongType(), file.lower_bounds[trade_id])) for file in files if trade_id]
+    highest = [int(from_bytes(LongType(), file.upper_bounds[trade_id])) for file in files if trade_id]
+    return PartitionStats(
+        key.day,
+        key.product,
+        rows=sum(file.record_count for file in files),
+        files=len(files),
+        bytes=sum(file.file_size_in_bytes for file in files),
+        min_trade_id=min(lowest, default=None),
+        max_trade_id=max(highest, default=None),
+    )

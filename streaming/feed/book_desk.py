@@ -65,6 +65,13 @@ class BookDesk:
         first = next(following, None)
         return self.waits and (first is None or first.first_update_id <= snapshot.update_id + 1)
 
+    def spans(self, snapshot: BookSnapshot) -> bool:
+        """Tell whether a snapshot lies among the waiting updates: then it is surely this product's."""
+        if not self._waiting:
+            return False
+        first, last = self._waiting[0][0].first_update_id, self._waiting[-1][0].last_update_id
+        return first - 1 <= snapshot.update_id <= last
+
     def snapshot(self, snapshot: BookSnapshot, received_us: int) -> bool:
         """Take a snapshot; return False for one that is known already."""
         numbered = snapshot.update_id > 0

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from lakehouse.market.quarantine import Reason, Refused, RefusedError
 from lakehouse.market.time import DAY_US
@@ -32,6 +33,8 @@ from streaming.feed.trade_desk import TradeDesk, check_time
 from streaming.feed.trade_gaps import NEVER, FillGap, GapsState, TradeGaps
 from streaming.spine.contract import Partition
 from streaming.spine.topics import BOOK, GAPS, QUARANTINE, QUOTES, TRADES
+
+log = structlog.get_logger()
 
 
 class FeedError(Exception):
@@ -295,6 +298,7 @@ class FeedHandler:
         else:
             if isinstance(event, ExchangeError):
                 self.errors += 1
+                log.warning("the exchange answered an error", message=event.message)
             self._exit("", day, "control", True)
 
     def _checked(
@@ -317,7 +321,8 @@ class FeedHandler:
         """Return the product a nameless snapshot belongs to: the one whose waiting updates it fits."""
         waiting = [product for product, desk in self._desks.items() if desk.book.waits]
         fitting = [product for product in waiting if self._desks[product].book.fits(snapshot)]
-        for candidates in (fitting, waiting, list(self._desks)):
+        among = [product for product in fitting if self._desks[product].book.spans(snapshot)]
+        for candidates in (among, fitting, waiting, list(self._desks)):
             if len(candidates) == 1:
                 return candidates[0]
         raise RefusedError(

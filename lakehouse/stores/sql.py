@@ -16,11 +16,13 @@ from typing import Final, Literal, TextIO
 from uuid import UUID
 
 import duckdb
+import pyarrow as pa
 from pypaimon.utils.file_store_path_factory import canonical_data_file_path
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from lakehouse.home import Home, HomeError
+from lakehouse.stores.hot import LATEST, HotStore
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import SEQUENCE_FIELDS, PaimonStore
 from lakehouse.stores.paimon_files import entries_of
@@ -81,9 +83,10 @@ QUALIFY row_number() OVER (PARTITION BY pieces.exchange, pieces.product, pieces.
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
     """Return a connection with a view for each table, over the snapshots of this moment.
 
-    Views: every table of `schemas`, `candles_1m_filled` (minutes without trades carried on, `is_filled`)
-    and `gaps_open` (ids found missing and not filled since). Prices and sizes are DECIMAL(38, 8) here, so
-    that they can be multiplied. Use it within the grace period of expiry (minutes), then connect again.
+    Views: every table of `schemas`, `candles_1m_filled` (minutes without trades carried on, `is_filled`),
+    `gaps_open` (ids found missing and not filled since) and the hot store's `latest`. Prices and sizes of
+    the tables are DECIMAL(38, 8) here, so that they can be multiplied. Use it within the grace period of
+    expiry (minutes), then connect again.
 
     Raises:
         HomeError: nothing has been written there yet.
@@ -106,10 +109,19 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
             allowed += paths
     connection.execute(_CANDLES_FILLED)
     connection.execute(_GAPS_OPEN)
+    connection.register("latest", _latest(home))
     connection.execute(f"SET allowed_paths = {_list(allowed)}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def _latest(home: Home) -> pa.Table:
+    """Return the hot store's newest trade and quote of each product: a few rows, read when connecting."""
+    if not home.hot_store.exists():
+        return LATEST.empty_table()
+    with closing(HotStore.open(home.hot_store)) as hot:
+        return hot.latest()
 
 
 def _files(table: Table, paths: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from table_rows import DAY, make_candles, make_trades, rows_with_extremes
 
 from lakehouse.home import Home, HomeError
 from lakehouse.stores import sql
+from lakehouse.stores.hot import HotStore
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, GAPS, PRICE, QUARANTINE, TABLES, TRADES
@@ -220,3 +221,9 @@ def test_prices_can_be_multiplied(home: Home) -> None:
     assert ask(home, "SELECT sum(price * size) FROM trades") == [
         (Decimal("61837.63000001") * Decimal("98765.43210001"),)
     ]
+
+
+def test_the_hot_store_is_a_view_too(home: Home) -> None:
+    assert ask(home, "SELECT * FROM latest") == []
+    HotStore.open(home.hot_store).close()
+    assert ask(home, "SELECT product, price FROM latest") == []

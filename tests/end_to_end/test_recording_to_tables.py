@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +171,18 @@ def test_the_archived_book_replays_to_the_same_top_as_the_quotes(summary: dict[s
     )
     tops: dict[int, tuple[Decimal, Decimal, Decimal, Decimal]] = {}
     book: dict[str, dict[Decimal, Decimal]] = {"bid": {}, "ask": {}}
-    frame = None
-    for level in levels:
-        if level["spine_offset"] != frame:
-            frame = level["spine_offset"]
-            if level["kind"] == "snapshot":
+    for _, frame in groupby(levels, key=lambda level: level["spine_offset"]):
+        for position, level in enumerate(frame):
+            if level["kind"] == "snapshot" and position == 0:
                 book = {"bid": {}, "ask": {}}
-        side = book[level["side"]]
-        price, size = Decimal(level["price"]), Decimal(level["size"])
-        if size:
-            side[price] = size
-        else:
-            side.pop(price, None)
-        if book["bid"] and book["ask"]:
-            bid, ask = max(book["bid"]), min(book["ask"])
-            tops[level["last_update_id"]] = (bid, book["bid"][bid], ask, book["ask"][ask])
+            side = book[level["side"]]
+            price, size = Decimal(level["price"]), Decimal(level["size"])
+            if size:
+                side[price] = size
+            else:
+                side.pop(price, None)
+        bid, ask = max(book["bid"]), min(book["ask"])
+        tops[level["last_update_id"]] = (bid, book["bid"][bid], ask, book["ask"][ask])
     assert len(quotes) > 1_000
     for quote in quotes:
         bid, bid_size, ask, ask_size = (

@@ -8,7 +8,6 @@ writes its configuration, shows what is going on, and stops it on Ctrl-C.
 import argparse
 import hashlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -218,7 +217,8 @@ def running(chosen: list[Program], settings: Settings, home: Home) -> Iterator[s
 def _dagster_home(home: Home) -> Path:
     folder = home.root / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(ROOT / "dagster.yaml", folder / "dagster.yaml")
+    ours = (ROOT / "dagster.yaml").read_text().replace(".lakehouse/dagster", str(folder))
+    (folder / "dagster.yaml").write_text(ours)
     return folder
 
 

@@ -13,10 +13,7 @@ from lakehouse import logs
 from lakehouse.home import HomeError, home_of
 from lakehouse.market.time import HOUR_US
 from lakehouse.settings import Settings, SettingsError, load_settings
-from lakehouse.stores.hot import HotStoreError
-from lakehouse.stores.iceberg import IcebergStoreError
 from lakehouse.stores.lock import AlreadyRunningError
-from lakehouse.stores.paimon_files import PaimonStoreError
 from streaming.engines.embedded.decode import MalformedMessageError
 from streaming.engines.embedded.stage import Stage, StepResult
 from streaming.engines.metrics import DUPLICATES, ERRORS, MESSAGES, TOO_LATE, Progress
@@ -24,7 +21,7 @@ from streaming.spine.contract import Spine, SpineError
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import READERS
 from streaming.workers.metrics import serve
-from streaming.workers.stages import StageName, opened
+from streaming.workers.stages import StageError, StageName, opened
 
 PATIENCE = 10
 """Failed steps in a row after which the process gives up; its supervisor starts a new one."""
@@ -69,8 +66,8 @@ def main(name: StageName, *, pause_seconds: Callable[[Settings], float], retains
             serve(name, settings, home)
             run(stage, stop, pause_seconds(settings), [Retention(spine, settings)] if retains else [])
     except (
-        *(SettingsError, HomeError, AlreadyRunningError, SpineError, OSError, StageFailedError),
-        *(HotStoreError, IcebergStoreError, PaimonStoreError),
+        *(SettingsError, HomeError, AlreadyRunningError, SpineError),
+        *(StageError, StageFailedError, OSError),
     ) as error:
         _log.critical("the stage stopped", stage=name, problem=str(error))
         return 1

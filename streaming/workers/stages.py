@@ -6,17 +6,15 @@ from typing import Literal
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings
-from lakehouse.stores.hot import HotStore
-from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.lock import held
-from lakehouse.stores.paimon import PaimonStore
-from streaming.engines.embedded.archive import ArchiveStage
-from streaming.engines.embedded.candles import CandlesStage
-from streaming.engines.embedded.hot import HotStage
 from streaming.engines.embedded.stage import Stage
 from streaming.spine.contract import Spine
 
 StageName = Literal["hot", "archive", "candles"]
+
+
+class StageError(Exception):
+    """A stage's store can't be opened; the text says what to do."""
 
 
 @contextmanager
@@ -28,18 +26,48 @@ def opened(name: StageName, spine: Spine, settings: Settings, home: Home) -> Ite
 
     Raises:
         AlreadyRunningError: another process runs this stage on this home.
-        HotStoreError, IcebergStoreError, PaimonStoreError: its store can't be opened.
+        StageError: its store can't be opened.
+        SpineError: the log is not the one that the store was filled from.
     """
     with ExitStack() as stack:
         stack.enter_context(held(home.locks, f"worker-{name}", wait=False))
-        stage: Stage
-        if name == "hot":
-            hot = HotStore.open(home.hot_store, window_minutes=settings.hot_window_minutes)
-            stage = HotStage(spine, stack.enter_context(hot))
-        elif name == "archive":
-            stage = ArchiveStage(spine, stack.enter_context(IcebergStore.open(home)))
-        else:
-            store = stack.enter_context(PaimonStore.open(home))
-            stage = CandlesStage(spine, store, lateness_minutes=settings.lateness_minutes)
+        stage = {"hot": _hot, "archive": _archive, "candles": _candles}[name](stack, spine, settings, home)
         yield stage
         stage.close()
+
+
+# Each process imports the store it uses and no other: the three together are 150 MB of libraries.
+
+
+def _hot(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
+    from lakehouse.stores.hot import HotStore, HotStoreError
+    from streaming.engines.embedded.hot import HotStage
+
+    try:
+        store = HotStore.open(home.hot_store, window_minutes=settings.hot_window_minutes)
+    except HotStoreError as error:
+        raise StageError(str(error)) from error
+    return HotStage(spine, stack.enter_context(store))
+
+
+def _archive(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
+    from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
+    from streaming.engines.embedded.archive import ArchiveStage
+
+    try:
+        return ArchiveStage(spine, stack.enter_context(IcebergStore.open(home)))
+    except IcebergStoreError as error:
+        raise StageError(str(error)) from error
+
+
+def _candles(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
+    from lakehouse.candles.open_minutes import StateError
+    from lakehouse.stores.paimon import PaimonStore
+    from lakehouse.stores.paimon_files import PaimonStoreError
+    from streaming.engines.embedded.candles import CandlesStage
+
+    try:
+        store = stack.enter_context(PaimonStore.open(home))
+        return CandlesStage(spine, store, lateness_minutes=settings.lateness_minutes)
+    except (PaimonStoreError, StateError) as error:
+        raise StageError(str(error)) from error

@@ -26,6 +26,7 @@ class Client:
         self._silent_until_us = 0
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._is_cut_off = False
         self.channels: dict[str, Channel] = {}
         """Its channels by product."""
 
@@ -36,7 +37,7 @@ class Client:
 
     def write(self, data: bytes) -> None:
         """Send the bytes of whole WebSocket frames; a client too slow for them is cut off."""
-        if not data or self._connection.state is not State.OPEN:
+        if not data or self._is_cut_off or self._connection.state is not State.OPEN:
             return
         if self._silent_until_us:
             self._kept.append(data)
@@ -64,6 +65,7 @@ class Client:
 
     def cut_off(self) -> None:
         """Drop the connection without a word."""
+        self._is_cut_off = True
         self._kept, self._kept_bytes = [], 0
         self._connection.transport.abort()
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lakehouse.market.book import BookSide
 from lakehouse.market.exact import ONE, SCALE
-from lakehouse.market.time import SECOND_US, to_iso
+from lakehouse.market.time import MINUTE_US, SECOND_US, to_iso
 from lakehouse.market.trade import Side
 from streaming.exchanges.simulated.book import BookState, Change, Tops
 from streaming.exchanges.simulated.market import Trades
@@ -224,18 +224,18 @@ class ProductFrames:
 
 
 class _Times:
-    """Writes times; those of one second share their beginning."""
+    """Writes times; those of one minute share their beginning."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._minute = -1
         self._text = ""
 
     def __call__(self, us: int) -> str:
-        second, micros = divmod(us, SECOND_US)
-        if second != self._second:
-            self._second = second
-            self._text = to_iso(second * SECOND_US)[:20]
-        return f"{self._text}{micros:06d}Z"
+        minute, rest = divmod(us, MINUTE_US)
+        if minute != self._minute:
+            self._minute = minute
+            self._text = to_iso(minute * MINUTE_US)[:17]
+        return f"{self._text}{rest // SECOND_US:02d}.{rest % SECOND_US:06d}Z"
 
 
 def error_frame(message: str, reason: str) -> bytes:

@@ -15,7 +15,7 @@ from lakehouse.market.time import SECOND_US
 from lakehouse.market.trade import Side
 from streaming.exchanges.simulated.activity import GENESIS_US, Activity, second_floor
 from streaming.exchanges.simulated.ladder import STEP_US, Ladder
-from streaming.exchanges.simulated.noise import Ints, LogNormal, below, hashed, key
+from streaming.exchanges.simulated.noise import Floats, Ints, LogNormal, below, hashed, key
 from streaming.exchanges.simulated.prices import PricePath
 from streaming.exchanges.simulated.products import product_model
 
@@ -76,10 +76,17 @@ class ProductMarket:
 
     def middles(self, seconds: Ints, steps: Ints) -> Ints:
         """Return the book level just below the middle price, for steps (0 to 19) of seconds."""
+        return self._middles(*self._prices(seconds), steps)
+
+    def _prices(self, seconds: Ints) -> tuple[Floats, Floats]:
+        """Return the middle price at each second's start and end."""
+        wanted = np.unique(np.concatenate((seconds, seconds + 1)))
+        prices = self.path.at(wanted)
+        at = np.searchsorted(wanted, seconds)
+        return prices[at], prices[at + 1]
+
+    def _middles(self, start: Floats, end: Floats, steps: Ints) -> Ints:
         unit = self.model.grid * 10.0**-self.model.price_decimals
-        wanted, where = np.unique(seconds, return_inverse=True)
-        prices = self.path.at(np.concatenate((wanted, wanted + 1)))
-        start, end = prices[: len(wanted)][where], prices[len(wanted) :][where]
         price = start + (end - start) * (steps / STEPS)
         result: Ints = np.maximum(np.floor(price / unit), DEEPEST_TRADE + 2).astype(np.int64)
         return result
@@ -106,8 +113,9 @@ class ProductMarket:
         # One trade in each of `count` equal parts of the second: sorted without sorting.
         offset = (((within << 20) + jitter) * SECOND_US // (count << 20))[leader]
         step = offset // STEP_US
-        middle = self.middles(second, step)
-        buys = self._buys(ids[leader], second)
+        price_before, price_after = self._prices(second)
+        middle = self._middles(price_before, price_after, step)
+        buys = self._buys(ids[leader], price_after > price_before)
         clears = below(hashed(self._clears, ids), self._clear_chance)
         depth = np.zeros(total, dtype=np.int64)
         for taken in (buys, ~buys):
@@ -150,11 +158,8 @@ class ProductMarket:
             return counted
         return counted + int(np.searchsorted(self.seconds(second, second + 1)["event_us"], moment_us))
 
-    def _buys(self, orders: Ints, seconds: Ints) -> npt.NDArray[np.bool_]:
+    def _buys(self, orders: Ints, rises: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Tell which taker orders buy: more of them while the price rises."""
-        wanted, where = np.unique(seconds, return_inverse=True)
-        prices = self.path.at(np.concatenate((wanted, wanted + 1)))
-        rises = (prices[len(wanted) :] > prices[: len(wanted)])[where]
         bits = hashed(self._sides, orders)
         return np.where(rises, below(bits, 0.5 + _LEAN), below(bits, 0.5 - _LEAN))
 

@@ -24,7 +24,7 @@ MOST_TRADES = 1_000
 MOST_CANDLES = 300
 GRANULARITIES = (60, 300, 900, 3_600, 21_600, 86_400)
 _MOST_CANDLE_TRADES = 20_000_000
-_ID = re.compile(r"\d{1,18}", re.ASCII)
+_ID = re.compile(r"\d{1,19}", re.ASCII)
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -105,6 +105,8 @@ class SimulatedExchange:
             websocket_port=settings.simulated_websocket_port,
             rest_port=settings.simulated_rest_port,
             rest_rate=settings.simulated_rest_rate,
+            # Faster than real time there is no "too slow": the exchange's time waits for its readers.
+            waits=settings.simulated_speed > 1.0,
         )
 
     async def __aenter__(self) -> Self:
@@ -146,7 +148,7 @@ class SimulatedExchange:
         return port
 
     async def _start_rest(self, stack: contextlib.AsyncExitStack) -> int:
-        listener = socket.create_server((self._host, self._ports[1]))
+        listener = _listener(self._host, self._ports[1])
         stack.callback(listener.close)
         limit = TokenBucket(self._rest_rate, self._rest_rate * _BURST)
         config = uvicorn.Config(
@@ -216,6 +218,21 @@ class SimulatedExchange:
             )
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Return a bound socket that names TCP: asyncio turns Nagle's delay (40 ms an answer) off only then."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class _RestServer(uvicorn.Server):

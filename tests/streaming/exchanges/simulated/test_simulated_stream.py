@@ -1,6 +1,7 @@
 """What goes over the WebSocket: the market's own trades, heartbeats, a book that can be followed."""
 
 import asyncio
+import functools
 import json
 from typing import Any
 
@@ -30,10 +31,11 @@ PRODUCTS = ["BTC-USD", "LINK-USD", "PEPE-USDT"]
 
 
 def exchange_over_midnight(**arguments: Any) -> SimulatedExchange:
-    options: dict[str, Any] = {"rate": 15.0, "speed": 40.0, "start_us": START, "end_us": END, "waits": True}
+    options: dict[str, Any] = {"rate": 15.0, "speed": 80.0, "start_us": START, "end_us": END, "waits": True}
     return SimulatedExchange(PRODUCTS, **(options | arguments))
 
 
+@functools.cache
 def recorded(channels: tuple[str, ...] = ALL_CHANNELS, **arguments: Any) -> list[Message]:
     async def run() -> list[Message]:
         async with exchange_over_midnight(**arguments) as exchange:

@@ -1,5 +1,6 @@
 """What Dagster loads: assets, jobs, sensors and resources put together. Nothing is opened here."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,9 +29,14 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     settings = with_last_run(load_settings())
     home = home_of(settings)
     partitions = product_days(settings)
-    trades = trades_asset(partitions, home)
+    with warnings.catch_warnings():
+        # Checks of one partition and backfill policies are used on purpose; the version is pinned.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        trades = trades_asset(partitions, home)
+        candles = candles_asset(partitions, home)
     return dg.Definitions(
-        assets=[trades, candles_asset(partitions, home)],
+        assets=[trades, candles],
         jobs=[seal_days_job(partitions)],
         sensors=[seal_sensor(trades), carrying_sensor()],
         resources=build_resources(settings) | dict(resource_overrides or {}),

@@ -11,6 +11,9 @@ from lakehouse.settings import USD_PRODUCTS, USDT_PRODUCTS, Settings
 MOST_PARTITIONS: Final = 24_000
 """Dagster's pages and daemon slow down above about 25,000 partitions of an asset."""
 
+ACCELERATED_DAYS: Final = 60
+"""How far ahead of today an accelerated simulation's days have partitions."""
+
 _EARLIEST_YEAR: Final = 2015
 
 
@@ -49,13 +52,17 @@ def first_day(count: int, today: date) -> date:
 
 
 def product_days(settings: Settings) -> dg.MultiPartitionsDefinition:
-    """Return product × day, until today (UTC): today's partition is live, the others can be sealed."""
+    """Return product × day, until today (UTC): today's partition is live, the others can be sealed.
+
+    An accelerated simulation's clock runs ahead of ours, so that its days begin before they do here.
+    """
     names = products(settings)
+    ahead = ACCELERATED_DAYS if settings.feed_kind == "simulated" and settings.simulated_speed > 1 else 0
     start = first_day(len(names), datetime.now(UTC).date())
     return dg.MultiPartitionsDefinition(
         {
             "product": dg.StaticPartitionsDefinition(list(names)),
-            "day": dg.DailyPartitionsDefinition(start_date=start.isoformat(), end_offset=1),
+            "day": dg.DailyPartitionsDefinition(start_date=start.isoformat(), end_offset=1 + ahead),
         }
     )
 

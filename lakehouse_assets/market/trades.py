@@ -31,8 +31,8 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
         description=(
             f"{TRADES.description} Materializing a day that is over seals it: what is missing is fetched "
             "from the exchange's REST interface (a day that was never streamed is so backfilled), the rows "
-            "are sorted into one file, and their count, first and last id and checksum are recorded. Sealing a "
-            "sealed day changes nothing. A day that isn't over is only looked at."
+            "are sorted into one file, and their count, first and last id and checksum are recorded. "
+            "Sealing a sealed day changes nothing. A day that isn't over is only looked at."
         ),
         group_name=GROUP,
         owners=OWNERS,

@@ -6,7 +6,7 @@ completed and replaced in one snapshot. Sealing a sealed day commits nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from lakehouse.stores.iceberg import IcebergStore, PartitionStats
 from lakehouse.stores.schemas import GAPS, QUARANTINE, TRADES
 from lakehouse.stores.seals import SealRecord, encode_seal, rows_checksum, seal_property, seals
 from streaming.exchanges.contract import Rest
-from streaming.sealing.fetch import Answer, Progress, day_edges, fetch
+from streaming.sealing.fetch import Answer, Progress, fetch, first_id_from
 from streaming.sealing.gap_rows import gap_rows, news
 from streaming.sealing.plan import DayEdges, missing_ranges
 from streaming.sealing.rows import NO_OFFSET, backfilled_rows, of_day
@@ -129,22 +129,32 @@ async def seal_day(
 
 
 async def _edges(store: IcebergStore, origin: Origin | None, product: str, day: date) -> DayEdges:
-    """Return the ids that the exchange made on a day; asks it only where the archive doesn't show them."""
-    record = seals(store).get((product, day))
-    if record is not None and record.asked and origin is not None:
-        return DayEdges(record.first_id, record.last_id)
+    """Return the ids that the exchange made on a day; it is asked only for what the archive doesn't show.
+
+    Asking for one edge takes some fifty requests, and each day shares its edges with its neighbours.
+    """
     by_day = {stats.day: stats for stats in store.partitions(TRADES) if stats.product == product}
     here = by_day.get(day)
     if origin is None:
         return _span(here)
-    before, after = by_day.get(_shifted(day, -1)), by_day.get(_shifted(day, 1))
-    if here is not None and _touch(before, here) and _touch(here, after):
-        return _span(here)
-    return await day_edges(origin.rest, product, day)
-
-
-def _shifted(day: date, days: int) -> date:
-    return date.fromordinal(day.toordinal() + days)
+    told = {sealed_day: record for (name, sealed_day), record in seals(store).items() if name == product}
+    told = {sealed_day: record for sealed_day, record in told.items() if record.asked}
+    if day in told:
+        return DayEdges(told[day].first_id, told[day].last_id)
+    before, after = day - timedelta(days=1), day + timedelta(days=1)
+    first = last = None
+    if before in told:
+        first = told[before].last_id + 1
+    elif _touch(by_day.get(before), here):
+        first = _span(here).first_id
+    if after in told:
+        last = told[after].first_id - 1
+    elif _touch(here, by_day.get(after)):
+        last = _span(here).last_id
+    return DayEdges(
+        await first_id_from(origin.rest, product, day) if first is None else first,
+        await first_id_from(origin.rest, product, after) - 1 if last is None else last,
+    )
 
 
 def _span(stats: PartitionStats | None) -> DayEdges:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lakehouse.market.quarantine import RefusedError
-from lakehouse.market.time import DAY_US, day_start_us
+from lakehouse.market.time import day_start_us
 from lakehouse.market.trade_ids import TradeIds
 from streaming.exchanges.contract import Rest
-from streaming.sealing.plan import DayEdges, Range, requests
+from streaming.sealing.plan import Range, requests
 from streaming.sealing.rows import FETCHED, as_array
 
 PAGE: Final = 1000
@@ -40,20 +40,15 @@ class Answer:
         return trades[first]
 
 
-async def day_edges(rest: Rest, product: str, day: date) -> DayEdges:
-    """Return the first and last id of a day that is over, asked from the exchange.
+async def first_id_from(rest: Rest, product: str, day: date) -> int:
+    """Return the id that the first trade from a UTC day on has, or will have.
 
-    Where the exchange has no trade before the day, the day starts at id 1.
+    It is 1 where the exchange has no trade before the day.
 
     Raises:
         RestError: the exchange can't be asked.
     """
-    start = day_start_us(day)
-    last = await rest.trade_id_before(product, start + DAY_US)
-    if last is None:
-        return DayEdges(1, 0)
-    before = await rest.trade_id_before(product, start)
-    return DayEdges((before or 0) + 1, last)
+    return (await rest.trade_id_before(product, day_start_us(day)) or 0) + 1
 
 
 async def fetch(rest: Rest, product: str, missing: Sequence[Range], progress: Progress) -> Answer:

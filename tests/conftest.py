@@ -5,8 +5,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("lakehouse", deadline=None)
+settings.load_profile("lakehouse")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

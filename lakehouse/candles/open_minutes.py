@@ -1,9 +1,9 @@
 """The minutes that may still change: candles built from the log as it comes.
 
 What is held is a pure function of the trades in the order of the log, never of how they were cut into
-batches. A trade counts when it is new and its minute is open, that is, when no trade of its product that came
-before it was later than the minute's end by more than the lateness. What comes after that is left to the
-archive and to the seal of its day.
+batches. A minute closes with the first trade of its product that is later than the minute's end by the
+lateness or more. A trade counts when it is new and its minute is open; what comes after that is left to the
+archive and to the seal of its day, and so is a neighbouring id that would have made the minute complete.
 """
 
 import base64
@@ -36,6 +36,20 @@ class Added(NamedTuple):
     too_late: int
 
 
+class _Arrival(NamedTuple):
+    """One product's trades of a batch, in the order of the log."""
+
+    product: str
+    at: npt.NDArray[np.intp]
+    """Their positions in the batch."""
+    trade_id: npt.NDArray[np.int64]
+    new: npt.NDArray[np.bool_]
+    counted: npt.NDArray[np.bool_]
+    """New and in time."""
+    newest_us: npt.NDArray[np.int64]
+    """The product's newest time before the batch and after each trade: one more than there are trades."""
+
+
 class _Product(msgspec.Struct, array_like=True):
     watermark_us: int
     known: list[tuple[int, int]]
@@ -63,6 +77,7 @@ class OpenMinutes:
         self._known: dict[str, TradeIds] = {}
         self._watermark_us: dict[str, int] = {}
         self._written: dict[tuple[bytes, int], tuple[int, bool]] = {}
+        self._closed_incomplete: set[tuple[bytes, int]] = set()
 
     @property
     def watermark_us(self) -> Mapping[str, int]:
@@ -75,37 +90,68 @@ class OpenMinutes:
         Raises:
             SumTooLargeError: a price or size is negative, or price × size is above 10²⁸.
         """
-        count = len(trades)
-        counts = np.zeros(count, dtype=np.bool_)
-        duplicates = too_late = 0
-        for product, at in _by_product(trades):
-            new = self._known.setdefault(product, TradeIds()).add_new(trades.trade_id[at])
-            in_time = self._in_time(product, trades.event_us[at])
-            counts[at] = new & in_time
-            duplicates += len(new) - int(new.sum())
-            too_late += int((new & ~in_time).sum())
-        if duplicates or too_late:
+        arrivals = [self._arrived(trades, product, at) for product, at in _by_product(trades)]
+        new = sum(int(arrival.new.sum()) for arrival in arrivals)
+        counted = sum(int(arrival.counted.sum()) for arrival in arrivals)
+        if counted < len(trades):
+            counts = np.zeros(len(trades), dtype=np.bool_)
+            for arrival in arrivals:
+                counts[arrival.at] = arrival.counted
             trades = trades.where(counts)
         self._candles = merged(self._candles, aggregated(trades))
-        return Added(duplicates, too_late)
+        for arrival in arrivals:
+            self._close(arrival)
+        return Added(duplicates=sum(len(arrival.at) for arrival in arrivals) - new, too_late=new - counted)
 
-    def _in_time(self, product: str, event_us: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Tell for each trade whether its minute is open as it comes; move the watermark on."""
-        newest_us = np.maximum.accumulate(np.append(self._watermark_us.get(product, 0), event_us))
+    def _arrived(self, trades: TradeColumns, product: str, at: npt.NDArray[np.intp]) -> _Arrival:
+        trade_id, event_us = trades.trade_id[at], trades.event_us[at]
+        new = self._known.setdefault(product, TradeIds()).add_new(trade_id)
+        before_us = self._watermark_us.get(product, 0)
+        newest_us = np.maximum.accumulate(np.append(before_us, event_us))
         self._watermark_us[product] = int(newest_us[-1])
         end_us = event_us - event_us % MINUTE_US + MINUTE_US
-        in_time: npt.NDArray[np.bool_] = end_us > newest_us[:-1] - self._lateness_us
-        return in_time
+        in_time = end_us > newest_us[:-1] - self._lateness_us
+        return _Arrival(product, at, trade_id, new, new & in_time, newest_us)
+
+    def _close(self, arrival: _Arrival) -> None:
+        """Find the minutes that closed without being complete; what came later doesn't make them so.
+
+        Whether it came in the same batch must not matter.
+        """
+        of_product = self._candles[self._candles["product"] == arrival.product.encode()]
+        limits_us = of_product["start_us"] + MINUTE_US + self._lateness_us
+        closes = (limits_us > arrival.newest_us[0]) & (limits_us <= arrival.newest_us[-1])
+        if not closes.any():
+            return
+        closing = of_product[closes]
+        # The trade at `last` closed the minute; it still counts as known then.
+        last = np.searchsorted(arrival.newest_us, limits_us[closes]) - 1
+        ids = np.where(arrival.new, arrival.trade_id, np.iinfo(np.int64).max)
+        lowest_after = np.append(np.minimum.accumulate(ids[::-1])[::-1][1:], np.iinfo(np.int64).max)
+        complete = completeness(closing, self._known)
+        for candle, position, whole in zip(closing, last.tolist(), complete.tolist(), strict=True):
+            lowest, highest = int(candle["first_trade_id"]) - 1, int(candle["last_trade_id"]) + 1
+            after = ids[position + 1 :]
+            if not whole or (
+                lowest_after[position] <= highest and ((after >= lowest) & (after <= highest)).any()
+            ):
+                self._closed_incomplete.add((bytes(candle["product"]), int(candle["start_us"])))
 
     def changed(self) -> tuple[Candles, npt.NDArray[np.bool_]]:
         """Return the candles that are not as they were last written, and whether each is complete."""
-        complete = completeness(self._candles, self._known)
+        complete = self._complete()
         differs = np.fromiter(
             (self._written.get(key) != signature for key, signature in self._signatures(complete)),
             dtype=np.bool_,
             count=len(complete),
         )
         return self._candles[differs], complete[differs]
+
+    def _complete(self) -> npt.NDArray[np.bool_]:
+        complete = completeness(self._candles, self._known)
+        for product, start_us in self._closed_incomplete:
+            complete[(self._candles["product"] == product) & (self._candles["start_us"] == start_us)] = False
+        return complete
 
     def _signatures(
         self, complete: npt.NDArray[np.bool_]
@@ -123,6 +169,7 @@ class OpenMinutes:
     def settle(self) -> None:
         """Take note that what `changed` returned is written; let go of the minutes that can't change."""
         self._candles = self._candles[self._still_open()]
+        self._closed_incomplete.clear()
         self._written = dict(self._signatures(completeness(self._candles, self._known)))
         for product, ids in self._known.items():
             of_product = self._candles[self._candles["product"] == product.encode()]

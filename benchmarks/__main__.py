@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: `python -m benchmarks feed tables`."""
+"""Run all benchmarks, or those named: `python -m benchmarks feed engine`."""
 
 import importlib
 import platform
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmarks.figure import Figure
 
-BENCHMARKS = ("feed", "engine", "freshness", "rebuild", "growth")
+BENCHMARKS = ("feed", "engine", "freshness", "rebuild", "growth", "memory")
 """Modules of this package with a function `measure() -> list[Figure]`, in the order of the table."""
 
 
@@ -29,10 +29,16 @@ def main(names: list[str]) -> int:
     print("|---|---|---|---|---|")
     for figure in figures:
         print(
-            f"| {figure.name} | {figure.value:,.4g} {figure.unit} | "
-            f"{figure.limit:,.4g} {figure.unit}: {figure.limit_name} | {figure.ratio:.2f} | {figure.target} |"
+            f"| {figure.name} | {_shown(figure.value)} {figure.unit} | "
+            f"{_shown(figure.limit)} {figure.unit}: {figure.limit_name} | {figure.ratio:.2f} | {figure.target} |"
         )
     return 0
+
+
+def _shown(value: float) -> str:
+    """Return a number with three digits that count, without an exponent."""
+    digits = 3 - len(str(int(abs(value)))) if abs(value) >= 1 else 3
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,117 @@
+"""Spine → archive and candles: both real stages on one core, one after the other.
+
+Held against what any archive of these trades costs on that core: reading them from the log and writing them
+with pyarrow as one zstd file.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.figure import Figure
+from benchmarks.prepared_trades import publish, trade_records
+from lakehouse.home import Home
+from lakehouse.market.time import MINUTE_US, now_us
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.schemas import CANDLES_1M
+from lakehouse.stores.schemas import TRADES as TRADES_TABLE
+from streaming.engines.embedded.archive import ArchiveStage
+from streaming.engines.embedded.candles import CandlesStage
+from streaming.engines.embedded.decode import trade_rows
+from streaming.engines.embedded.stage import Stage
+from streaming.spine.contract import Partition
+from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.topics import TRADES
+
+COUNT = 1_200_000
+STEP_US = 1_000
+"""A thousand trades a second by their own time, so twenty minutes of six products: 120 candles."""
+
+AT_ONCE = 2_000
+"""Trades the feed makes durable together when it is as fast as it can be."""
+
+ROUNDS = 3
+
+
+def measure() -> list[Figure]:
+    """Run a process that may use one core only, and read its answer."""
+    core = max(os.sched_getaffinity(0))
+    child = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engine"],
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  # before any thread exists
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    seconds = json.loads(child.stdout)
+    both = seconds["archive"] + seconds["candles"]
+    limit = ("pyarrow writes the rows read from the log as one zstd file", COUNT / seconds["limit"])
+    return [
+        Figure(
+            "spine → archive and candles, one core",
+            *(COUNT / both, "trades/s", *limit, "≥ 300,000/s, goal 500,000/s"),
+        ),
+        Figure("of this: archive alone", COUNT / seconds["archive"], "trades/s", *limit, "–"),
+        Figure("of this: candles alone", COUNT / seconds["candles"], "trades/s", *limit, "–"),
+    ]
+
+
+def _measured() -> dict[str, float]:
+    """Return the median of some rounds: seconds for all trades by what was done with them."""
+    rounds = []
+    with tempfile.TemporaryDirectory() as folder, SqliteSpine.open(Path(folder) / "spine.db") as spine:
+        start_us = now_us() // MINUTE_US * MINUTE_US - COUNT * STEP_US
+        publish(spine, trade_records(COUNT, start_us=start_us, step_us=STEP_US), at_once=AT_ONCE)
+        for number in range(ROUNDS):
+            home = Home(Path(folder) / str(number), "simulated").create()
+            with IcebergStore.open(home) as archive, PaimonStore.open(home) as candles:
+                archiving = ArchiveStage(spine, archive)
+                counting = CandlesStage(spine, candles, lateness_minutes=10)
+                rounds.append(
+                    {
+                        "archive": _seconds(lambda stage=archiving: _drain(stage)),
+                        "candles": _seconds(lambda stage=counting: _drain(stage)),
+                        "limit": _seconds(lambda home=home: _least(spine, home.folder / "all.parquet")),
+                    }
+                )
+                counted = sum(candles.scan(CANDLES_1M)["trade_count"].to_pylist())
+                archived = sum(stats.rows for stats in archive.partitions(TRADES_TABLE))
+                if (counted, archived) != (COUNT, COUNT):
+                    raise RuntimeError(f"{COUNT} trades became {archived} rows, {counted} in candles")
+    return {name: sorted(one[name] for one in rounds)[ROUNDS // 2] for name in rounds[0]}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _drain(stage: Stage) -> None:
+    while stage.step().messages:
+        pass
+
+
+def _least(spine: SqliteSpine, path: Path) -> None:
+    """Read the whole log and write its rows with pyarrow as it is set up by default, but for zstd."""
+    tables = []
+    for number in range(spine.partitions):
+        partition = Partition(TRADES, number)
+        offset = spine.start(partition)
+        while (batch := spine.read(partition, offset, 100_000)).payloads:
+            tables.append(trade_rows(batch, partition))
+            offset = batch.next_offset
+    pq.write_table(pa.concat_tables(tables), path, compression="zstd", compression_level=1)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measured()))

@@ -135,15 +135,15 @@ def test_products_close_by_their_own_time() -> None:
 def test_what_is_kept_does_not_grow() -> None:
     minutes, table, sizes = OpenMinutes(LATENESS), {}, []
     for minute in range(200):
-        minutes.add(columns([trade(1000 * minute + 5 * i + 1, 60 * minute + i) for i in range(60)]))
+        minutes.add(columns([trade(10**6 * minute + 5 * i + 1, 60 * minute + i) for i in range(60)]))
         sizes.append(len(committed(minutes, table, minute)))
     assert len(table) == 200
     assert max(sizes) < 1.5 * sizes[5]
     assert len(minutes.changed()[0]) == 0
     assert set(table["BTC-USD", START]) == set(COMPARED)
     kept, _ = OpenMinutes.restored(minutes.saved({}), LATENESS)
-    assert kept.add(columns([trade(199_000, 60 * 197 + 59)])).too_late == 1
-    assert kept.add(columns([trade(199_001, 60 * 198 + 59)])).too_late == 0
+    assert kept.add(columns([trade(199 * 10**6, 60 * 197 + 59)])).too_late == 1
+    assert kept.add(columns([trade(199 * 10**6 + 2, 60 * 198 + 59)])).too_late == 0
 
 
 def test_a_damaged_state_says_what_to_do() -> None:

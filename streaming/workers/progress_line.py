@@ -13,11 +13,11 @@ STAGES = ("hot", "archive", "candles")
 def progress_lines(settings: Settings, home: Home) -> Iterator[str]:
     """Yield the line as it is now, each time it is asked for; rates are since the one before."""
     label = "SIMULATED" if home.namespace == "simulated" else settings.feed_kind
-    received_before, asked_before = 0.0, time.monotonic()
+    received_before, asked_before = total(scrape(home, "feed"), "lakehouse_feed_received_total"), None
     while True:
         feed = scrape(home, "feed")
         received, asked = total(feed, "lakehouse_feed_received_total"), time.monotonic()
-        rate = max(received - received_before, 0) / max(asked - asked_before, 1e-3)
+        rate = 0.0 if asked_before is None else max(received - received_before, 0) / (asked - asked_before)
         received_before, asked_before = received, asked
         parts = [label, _feed_part(feed, settings, rate)]
         for stage in STAGES:

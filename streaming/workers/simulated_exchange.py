@@ -5,12 +5,16 @@ import signal
 import sys
 
 import structlog
+from prometheus_client import REGISTRY
 
 from lakehouse import logs
+from lakehouse.home import HomeError, home_of
 from lakehouse.market.product import InvalidProductError
 from lakehouse.settings import Settings, SettingsError, load_settings
 from streaming.exchanges.simulated.faults import FaultPlanError
+from streaming.exchanges.simulated.metrics import ExchangeCollector
 from streaming.exchanges.simulated.server import SimulatedExchange
+from streaming.workers.metrics import serve
 
 log = structlog.get_logger()
 
@@ -22,6 +26,8 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with SimulatedExchange.from_settings(settings) as exchange:
+        REGISTRY.register(ExchangeCollector(exchange))
+        serve("exchange", settings, home_of(settings, namespace="simulated").create())
         log.info(
             "the simulated exchange is open: none of its data is real",
             websocket=exchange.websocket_url,
@@ -47,7 +53,7 @@ def main() -> int:
     logs.configure("simulated_exchange")
     try:
         asyncio.run(run(load_settings()))
-    except (SettingsError, FaultPlanError, InvalidProductError, OSError) as error:
+    except (SettingsError, HomeError, FaultPlanError, InvalidProductError, OSError) as error:
         # One sentence for a person; a traceback would hide it.
         log.error("the simulated exchange can't run", reason=str(error))  # noqa: TRY400
         return 1

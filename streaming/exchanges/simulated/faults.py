@@ -4,7 +4,7 @@ Faults come from a seeded plan (a chance for each match message, so the same tra
 same) or by request. What a fault does to messages is in `delivery`.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -168,6 +168,8 @@ class Faults:
         self.holes: dict[str, TradeIds] = defaultdict(TradeIds)
         """Trades that REST denies."""
         self.injected: deque[Injection] = deque(maxlen=MOST_RECORDED)
+        self.injected_total: Counter[FaultKind] = Counter()
+        """How many were injected by kind, also beyond what the record keeps."""
 
     def planned(self, product: str, trade_ids: Ints) -> dict[int, Wish]:
         """Return what the plan has for a product's trades, at most one fault for each id."""
@@ -211,6 +213,7 @@ class Faults:
 
     def record(self, wish: Wish, product: str, at_us: int, first_id: int = 0, last_id: int = 0) -> None:
         """Note that a fault was injected."""
+        self.injected_total[wish.kind] += 1
         self.injected.append(Injection(wish.kind, product, at_us, first_id, last_id, wish.amount))
 
     def refuses_request(self, at_us: int) -> bool:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def start(tmp_path: Path, **settings: str) -> subprocess.Popen[str]:
+    settings = {"home": str(tmp_path / "home"), "metrics_port": "0"} | settings
     environment = os.environ | {f"LAKEHOUSE_{name.upper()}": value for name, value in settings.items()}
     return subprocess.Popen(
         [sys.executable, "-m", "streaming.workers.simulated_exchange"],

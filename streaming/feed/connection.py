@@ -239,6 +239,9 @@ class Connection:
                     if loop.time() >= quiet_until:
                         raise TimeoutError(f"nothing came for {self._silence:g} seconds")
                     await asyncio.wait([closed], timeout=quiet_until - loop.time())
+            except asyncio.CancelledError:
+                await opened.close()  # the feed is stopping: say so properly
+                raise
             finally:
                 closed.cancel()
             if opened.close_code is not None and opened.close_code != 1000:

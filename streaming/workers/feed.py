@@ -69,7 +69,10 @@ def _namespace(code: ExchangeCode) -> Namespace:
 async def _run() -> FeedTotals:
     settings = load_settings()
     home = home_of(settings, namespace=namespace_of(settings)).create()
-    metrics.serve("feed", settings, home)
+    try:
+        metrics.serve("feed", settings, home)
+    except OSError as error:
+        raise FeedError(f"the metrics' port is taken ({error}): set LAKEHOUSE_METRICS_PORT") from None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

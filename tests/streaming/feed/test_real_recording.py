@@ -5,6 +5,9 @@ import gzip
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from fractions import Fraction
+from heapq import nlargest, nsmallest
+from math import floor
 from pathlib import Path
 
 import numpy as np
@@ -110,39 +113,34 @@ def test_the_book_after_every_update_is_that_of_a_naive_replay(
 
     quotes = np.frombuffer(b"".join(whole[1].quotes), QUOTE_RECORD)
     of_book = {int(row["update_id"]): row for row in quotes[quotes["source"] == Source.BOOK]}
-    naive: dict[str, dict[Decimal, Decimal]] = {"b": {}, "a": {}}
+    naive: dict[str, dict[int, int]] = {"b": {}, "a": {}}
     ours: dict[BookSide, dict[int, int]] = {BookSide.BID: {}, BookSide.ASK: {}}
     last = None
     for (header, rows), frame in zip(books, [snapshot, *applied], strict=True):
         for side, key in (("b", "bids"), ("a", "asks")):
-            for price, size in frame.get(side, frame.get(key)):
-                if Decimal(size):
-                    naive[side][Decimal(price)] = Decimal(size)
-                else:
-                    naive[side].pop(Decimal(price), None)
-        for side_, price_, size_ in rows:
-            if size_:
-                ours[side_][price_] = size_
-            else:
-                ours[side_].pop(price_, None)
-        bids = sorted(naive["b"].items(), reverse=True)[:5]
-        asks = sorted(naive["a"].items())[:5]
+            for price_text, size_text in frame.get(side, frame.get(key)):
+                # All of them have eight decimals: without the point they are the scaled integers.
+                price, size = int(price_text.replace(".", "")), int(size_text.replace(".", ""))
+                naive[side][price] = size
+                if size == 0:
+                    del naive[side][price]
+        for book_side, price, size in rows:
+            ours[book_side][price] = size
+            if size == 0:
+                del ours[book_side][price]
+        bids = [(price, naive["b"][price]) for price in nlargest(5, naive["b"])]
+        asks = [(price, naive["a"][price]) for price in nsmallest(5, naive["a"])]
         bought, sold = (sum(size for _, size in side) for side in (bids, asks))
-        top = (*bids[0], *asks[0], int(((bought - sold) / (bought + sold) * 10**8).__floor__()))
+        top = (*bids[0], *asks[0], floor(Fraction(bought - sold, bought + sold) * 10**8))
         row = of_book.get(header["last_update_id"])
         if top == last:
             assert row is None
         else:
             assert row is not None
-            prices = [Decimal(int(row[name])) / 10**8 for name in ("bid", "bid_size", "ask", "ask_size")]
-            assert (*prices, row["imbalance"]) == top
+            names = ("bid", "bid_size", "ask", "ask_size", "imbalance")
+            assert tuple(int(row[name]) for name in names) == top
         last = top
-    assert {
-        Decimal(price) / 10**8: Decimal(size) / 10**8 for price, size in ours[BookSide.BID].items()
-    } == naive["b"]
-    assert {
-        Decimal(price) / 10**8: Decimal(size) / 10**8 for price, size in ours[BookSide.ASK].items()
-    } == naive["a"]
+    assert ours == {BookSide.BID: naive["b"], BookSide.ASK: naive["a"]}
 
 
 def test_run_again_it_changes_nothing(

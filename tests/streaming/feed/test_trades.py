@@ -2,10 +2,12 @@
 
 import random
 
+import msgspec
 import pytest
-from feed_frames import START_US, heartbeat, match, new_handler, take
+from feed_frames import START_US, coinbase, heartbeat, match, new_handler, take
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from lakehouse.market.exact import scaled
 from lakehouse.market.gap import FoundBy, Gap, GapStatus
@@ -14,6 +16,7 @@ from lakehouse.market.time import DAY_US, MINUTE_US, SECOND_US, minute_start_us
 from lakehouse.market.trade import Source
 from streaming.exchanges.contract import TradePage
 from streaming.feed.handler import FeedError, ProductState
+from streaming.feed.metrics import HandlerMetrics
 from streaming.feed.trade_gaps import GRACE_US, LONGEST_FILL, FillGap
 
 MINUTE = minute_start_us(START_US) + MINUTE_US
@@ -109,8 +112,6 @@ def test_a_gap_is_found_after_the_grace_then_filled_over_rest() -> None:
     request = FillGap("BTC-USD", 2, 4)
     assert handler.requests() == [request]
 
-    from feed_frames import coinbase
-
     trades = [coinbase.decode(match(i)) for i in (4, 2)]
     handler.fill(TradePage(trades, [], None), START_US + 2 * GRACE_US)  # type: ignore[arg-type]
     handler.filled(request, START_US + 2 * GRACE_US)
@@ -153,6 +154,54 @@ def test_a_gap_too_long_to_fetch_stays_visible_and_is_not_asked_for() -> None:
     assert found.status is GapStatus.FOUND
     assert "sealing" in found.detail
     assert handler.requests() == []
+
+
+def test_the_next_run_goes_on_with_what_is_known_and_what_is_missing() -> None:
+    handler = new_handler(products=["BTC-USD"])
+    handler.handle([(match(i, MINUTE + i), MINUTE) for i in (1, 2, 5, 7)])
+    handler.tick(MINUTE + GRACE_US)
+    handler.handle([(match(9, MINUTE + MINUTE_US), MINUTE + GRACE_US)])
+    states = msgspec.msgpack.decode(msgspec.msgpack.encode(handler.states()), type=dict[str, ProductState])
+    following = new_handler(products=["BTC-USD"], states=states)
+    assert following.requests() == [FillGap("BTC-USD", 3, 4), FillGap("BTC-USD", 6, 6)]
+    following.handle([(match(i, MINUTE + i), MINUTE + 2 * GRACE_US) for i in (5, 6, 10)])
+    published = take(following)
+    assert published.trades["trade_id"].tolist() == [6, 10]
+    assert published.trades["late"].tolist() == [1, 1]
+    assert [(gap.first_trade_id, gap.status) for gap in published.gaps] == [(8, GapStatus.FOUND)]
+    following.tick(MINUTE + 9 * GRACE_US)
+    assert [(gap.first_trade_id, gap.status) for gap in take(following).gaps] == [(6, GapStatus.FILLED)]
+
+
+def test_the_counts_reach_prometheus() -> None:
+    handler = new_handler(products=["BTC-USD"])
+    handler.handle([(frame, START_US) for frame in (match(1), match(1), "junk", heartbeat(1))])
+    before = {name: sample(name) for name in COUNTERS}
+    carrier = HandlerMetrics(coinbase.code)
+    for _ in range(2):
+        handler.count()
+        carrier.update(handler, START_US + 5 * SECOND_US)
+    assert {name: sample(name) - before[name] for name in COUNTERS} == COUNTERS
+    assert sample("lakehouse_feed_unaccounted") == 0
+    assert sample("lakehouse_feed_freshness_seconds", product="BTC-USD") == 5
+
+
+COUNTERS = {
+    "lakehouse_feed_received_total": 4,
+    "lakehouse_feed_accepted_total": 2,
+    "lakehouse_feed_duplicates_total": 1,
+    "lakehouse_feed_quarantined_total": 1,
+}
+
+
+def sample(name: str, **labels: str) -> float:
+    """A metric's sum over its labels, or the value for some of them."""
+    return sum(
+        found.value
+        for metric in REGISTRY.collect()
+        for found in metric.samples
+        if found.name == name and labels.items() <= found.labels.items()
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,14 @@ class Client:
         """Its channels by product."""
 
     @property
+    def unread(self) -> int:
+        """Bytes that wait for this client to read; none of what the exchange itself keeps back."""
+        return self._connection.transport.get_write_buffer_size()
+
+    @property
     def unsent(self) -> int:
-        """Bytes that wait for this client to read."""
-        return self._kept_bytes + self._connection.transport.get_write_buffer_size()
+        """Bytes that wait for this client to read, or for the end of a stall."""
+        return self._kept_bytes + self.unread
 
     def write(self, data: bytes) -> None:
         """Send the bytes of whole WebSocket frames; a client too slow for them is cut off."""

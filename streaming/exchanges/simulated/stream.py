@@ -24,7 +24,7 @@ from streaming.exchanges.simulated.subscriptions import Channel, Request
 log = structlog.get_logger()
 
 _TICK_SECONDS = 0.004
-_ENOUGH_UNSENT = 1 << 20
+_ENOUGH_UNREAD = 1 << 20
 _LONGEST_SLEEP_US = 30 * SECOND_US
 
 
@@ -113,7 +113,7 @@ class Stream:
                 border = self.position_us - self.position_us % SECOND_US + SECOND_US
                 self._advance(min(border, target))
                 await asyncio.sleep(0)
-                while self._waits and any(client.unsent > _ENOUGH_UNSENT for client in self._clients):
+                while self._waits and any(client.unread > _ENOUGH_UNREAD for client in self._clients):
                     await asyncio.sleep(_TICK_SECONDS / 4)
             await asyncio.sleep(_TICK_SECONDS)
 

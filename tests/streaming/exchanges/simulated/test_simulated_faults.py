@@ -193,6 +193,26 @@ def test_a_stall_is_silence_and_then_everything() -> None:
     asyncio.run(run())
 
 
+def test_a_stall_ends_also_while_the_exchange_waits_for_its_clients() -> None:
+    """What a stall keeps back is megabytes, and none of it is the client's slowness."""
+
+    async def run() -> None:
+        async with (
+            exchange_of(speed=20.0, rate=5_000.0, end_us=None, waits=True) as exchange,
+            listening(exchange) as socket,
+        ):
+            await socket.send(subscribe([PRODUCT], ["matches", "ticker", "level2_batch"]))
+            exchange.faults.request(FaultKind.STALL, PRODUCT, 4)
+            loop = asyncio.get_running_loop()
+            longest, before = 0.0, loop.time()
+            async with asyncio.timeout(10):
+                while longest < 0.15 or exchange.stream.position_us < START + 10 * SECOND_US:
+                    await socket.recv()
+                    longest, before = max(longest, loop.time() - before), loop.time()
+
+    asyncio.run(run())
+
+
 def test_a_skewed_clock_changes_heartbeats_tickers_and_time_but_no_trade() -> None:
     frames, injected, exchange = watched("", wishes=(("skew", 10),), channels="matches ticker")
     (skew,) = of_kind(injected, FaultKind.SKEW)

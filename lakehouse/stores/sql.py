@@ -33,29 +33,23 @@ Format = Literal["table", "csv", "json"]
 _ROWS_AT_ONCE = 10_000
 _ANY_WIDTH = 100_000
 
+# A minute without a candle is filled only if no trade can have happened in it: the ids go on without a step
+# from the candle before to the one after. At a gap nothing is made up.
 _CANDLES_FILLED: Final = """
 CREATE VIEW candles_1m_filled AS
-WITH minutes AS (
-    SELECT product, unnest(generate_series(min(start), max(start), INTERVAL 1 MINUTE)) AS start
-    FROM candles_1m GROUP BY product
-), carried AS (
-    SELECT minutes.product, minutes.start, candle.* EXCLUDE (product, day, start, exchange),
-        candle.start IS NULL AS is_filled,
-        last_value(candle.close IGNORE NULLS) OVER earlier AS last_close,
-        last_value(candle.exchange IGNORE NULLS) OVER earlier AS exchange
-    FROM minutes LEFT JOIN candles_1m AS candle USING (product, start)
-    WINDOW earlier AS (PARTITION BY minutes.product ORDER BY minutes.start
-        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+WITH followed AS (
+    SELECT *, lead(start) OVER of_product AS next_start, lead(first_trade_id) OVER of_product AS next_id
+    FROM candles_1m WINDOW of_product AS (PARTITION BY product ORDER BY start)
 )
-SELECT product, CAST(start AS DATE) AS day, start,
-    coalesce(open, last_close) AS open, coalesce(high, last_close) AS high,
-    coalesce(low, last_close) AS low, coalesce(close, last_close) AS close,
-    coalesce(volume, 0) AS volume, coalesce(quote_volume, 0) AS quote_volume,
-    coalesce(taker_buy_volume, 0) AS taker_buy_volume,
-    coalesce(taker_sell_volume, 0) AS taker_sell_volume,
-    coalesce(trade_count, 0) AS trade_count, first_trade_id, last_trade_id,
-    is_complete, coalesce(revision, 0) AS revision, exchange, recorded_at, is_filled
-FROM carried
+SELECT * EXCLUDE (next_start, next_id), false AS is_filled FROM followed
+UNION ALL BY NAME
+SELECT product, CAST(minute AS DATE) AS day, minute AS start,
+    close AS open, close AS high, close AS low, close, 0 AS volume, 0 AS quote_volume,
+    0 AS taker_buy_volume, 0 AS taker_sell_volume, 0 AS trade_count, true AS is_complete, 0 AS revision,
+    exchange, recorded_at, true AS is_filled
+FROM followed, unnest(generate_series(
+    start + INTERVAL 1 MINUTE, next_start - INTERVAL 1 MINUTE, INTERVAL 1 MINUTE)) AS minutes(minute)
+WHERE next_id <= last_trade_id + 1
 """
 
 # Rows of `gaps` overlap: a range found may be filled in parts. The ids are cut at every end of a range; of

@@ -101,22 +101,24 @@ def test_candles_are_merged_as_paimon_merges_them(home: Home) -> None:
     assert close == [(Decimal(3),), (Decimal(8),)]
 
 
-def test_minutes_without_trades_carry_the_close_on(home: Home) -> None:
+def test_minutes_without_trades_carry_the_close_on_but_gaps_stay_empty(home: Home) -> None:
     with PaimonStore.open(home) as store:
-        store.upsert(CANDLES_1M, make_candles([0], price="10"))
-        store.upsert(CANDLES_1M, make_candles([3], price="30"))
+        store.upsert(CANDLES_1M, make_candles([0], price="10", count=30))  # ids 0 to 29
+        store.upsert(CANDLES_1M, make_candles([3], price="30"))  # ids 30 to 34, so nothing lies between
+        store.upsert(CANDLES_1M, make_candles([6], price="40"))  # ids from 60 on: 25 trades are missing
         store.upsert(CANDLES_1M, make_candles([1], "ETH-USD"))
     found = ask(
         home,
         "SELECT epoch(start)::BIGINT // 60 % 60, open, high, low, close, volume, trade_count, is_filled, "
         "day, exchange FROM candles_1m_filled WHERE product = 'BTC-USD' ORDER BY start",
     )
-    ten, thirty = Decimal(10), Decimal(30)
+    ten, thirty, forty = Decimal(10), Decimal(30), Decimal(40)
     assert found == [
-        (0, ten, ten, ten, ten, ten, 5, False, DAY, "simulated"),
+        (0, ten, ten, ten, ten, ten, 30, False, DAY, "simulated"),
         (1, ten, ten, ten, ten, 0, 0, True, DAY, "simulated"),
         (2, ten, ten, ten, ten, 0, 0, True, DAY, "simulated"),
         (3, thirty, thirty, thirty, thirty, thirty, 5, False, DAY, "simulated"),
+        (6, forty, forty, forty, forty, forty, 5, False, DAY, "simulated"),
     ]
 
 

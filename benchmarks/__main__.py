@@ -30,7 +30,8 @@ def main(names: list[str]) -> int:
     for figure in figures:
         print(
             f"| {figure.name} | {_shown(figure.value)} {figure.unit} | "
-            f"{_shown(figure.limit)} {figure.unit}: {figure.limit_name} | {figure.ratio:.2f} | {figure.target} |"
+            f"{_shown(figure.limit)} {figure.unit}: {figure.limit_name} | "
+            f"{figure.ratio:.2f} | {figure.target} |"
         )
     return 0
 

@@ -47,7 +47,7 @@ def measure() -> list[Figure]:
     core = max(os.sched_getaffinity(0))
     child = subprocess.run(
         [sys.executable, "-m", "benchmarks.engine"],
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  # before any thread exists
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # before any thread exists
         stdout=subprocess.PIPE,
         check=True,
         text=True,

@@ -38,7 +38,7 @@ def measure() -> list[Figure]:
             (file,) = archive.data_files(TRADES, product=PRODUCT, day=day)
 
             def rebuilt() -> None:
-                trades = archive.scan(TRADES, product=PRODUCT, day=day, columns=COLUMNS)
+                trades = archive.scan(TRADES, product=PRODUCT, day=day, columns=COLUMNS, encoded=True)
                 made = rebuild(trades, known_edges(archive, PRODUCT, day))
                 candles.replace(CANDLES_1M, PRODUCT, day, made)
 

@@ -1,9 +1,11 @@
 """The candles of one product from its archived trades."""
 
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,7 +30,7 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
 
     Args:
         trades: one product's rows of `trades` with at least `COLUMNS`, in any order, each trade once; usually
-            a day of them.
+            a day of them. Texts may be dictionaries, which is faster.
         edges: known ids beside these rows: the id before the first and after the last decide whether the
             first and the last candle are complete.
 
@@ -42,8 +44,6 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
         raise NotOneProductError(f"trades of {sorted(products)[:5]}: rebuild one product at a time")
     count = trades.num_rows
     trade_id = trades["trade_id"].to_numpy()
-    exchanges = trades["exchange"].combine_chunks().dictionary_encode()
-    codes = np.array([Exchange[name.upper()] for name in exchanges.dictionary.to_pylist()], dtype=np.uint8)
     candles = aggregated(
         TradeColumns(
             products=products,
@@ -52,9 +52,9 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
             event_us=microseconds(trades["event_time"]),
             price=scaled_integers(trades["price"]),
             size=scaled_integers(trades["size"]),
-            taker_buys=pc.equal(trades["taker_side"], Side.BUY.name.lower()).to_numpy(),
+            taker_buys=_codes(trades["taker_side"], Side) == Side.BUY,
             late=trades["late"].to_numpy(),
-            exchange=codes[exchanges.indices.to_numpy()] if count else np.zeros(0, dtype=np.uint8),
+            exchange=_codes(trades["exchange"], Exchange),
             recorded_us=microseconds(trades["recorded_at"]),
         )
     )
@@ -63,3 +63,11 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
     for edge in edges:
         known.add(edge)
     return to_table(candles, completeness(candles, dict.fromkeys(products, known)))
+
+
+def _codes(column: pa.ChunkedArray, meaning: type[IntEnum]) -> npt.NDArray[np.uint8]:
+    """Return what the words of a column stand for."""
+    encoded = column.combine_chunks().dictionary_encode()
+    codes = np.array([meaning[word.upper()] for word in encoded.dictionary.to_pylist()], dtype=np.uint8)
+    translated: npt.NDArray[np.uint8] = codes[encoded.indices.to_numpy()]
+    return translated

@@ -37,6 +37,7 @@ _COMPRESSION_LEVEL = 1
 _ROW_GROUP = 131_072
 _LONG = LongType()
 _THREADS = 2
+_ENCODED = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
@@ -181,27 +182,43 @@ def _write_file(table: Table, location: Path, key: PartitionKey, rows: pa.Table)
 
 
 def read_files(
-    table: Table, paths: Sequence[str], columns: Sequence[str] | None, product: str | None
+    table: Table,
+    paths: Sequence[str],
+    columns: Sequence[str] | None,
+    product: str | None,
+    *,
+    encoded: bool = False,
 ) -> pa.Table:
     """Return the rows of data files, in the table's types; with `product`, only that product's.
+
+    Args:
+        table: whose files they are.
+        paths: the files.
+        columns: names; all where None.
+        product: only its rows; all where None.
+        encoded: leave texts as dictionaries, as they lie in the files.
 
     Raises:
         KeyError: a column that the table doesn't have.
     """
     wanted = list(table.schema.names if columns is None else columns)
-    schema = pa.schema([table.schema.field(name).remove_metadata() for name in wanted])
+    fields = [table.schema.field(name).remove_metadata() for name in wanted]
+    if encoded:
+        fields = [field.with_type(_ENCODED) if field.type == pa.string() else field for field in fields]
+    schema = pa.schema(fields)
+    texts = [field.name for field in fields if encoded and field.type == _ENCODED]
     read = wanted if product is None or "product" in wanted else [*wanted, "product"]
     if len(paths) > _THREADS:
         with ThreadPoolExecutor(_THREADS) as pool:
-            parts = list(pool.map(lambda path: _read_file(path, read, threads=False), paths))
+            parts = list(pool.map(lambda path: _read_file(path, read, texts, threads=False), paths))
     else:
-        parts = [_read_file(path, read, threads=True) for path in paths]
+        parts = [_read_file(path, read, texts, threads=True) for path in paths]
     if product is not None:
         parts = [part.filter(pc.equal(part["product"], product)) for part in parts]
     return pa.concat_tables([part.select(wanted).cast(schema) for part in parts] or [schema.empty_table()])
 
 
-def _read_file(path: str, columns: list[str], *, threads: bool) -> pa.Table:
+def _read_file(path: str, columns: list[str], texts: list[str], *, threads: bool) -> pa.Table:
     # ParquetFile, not read_table: that would take "day=…" in the path for a column.
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
         return file.read(columns, use_threads=threads)

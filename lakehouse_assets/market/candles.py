@@ -50,7 +50,12 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
                 there = candles.scan(CANDLES_1M, product=product, day=day)
                 if sealed:
                     rows = store.scan(
-                        TRADES, product=product, day=day, columns=COLUMNS, snapshot_id=snapshot_id
+                        TRADES,
+                        product=product,
+                        day=day,
+                        columns=COLUMNS,
+                        snapshot_id=snapshot_id,
+                        encoded=True,
                     )
                     wanted = rebuild(rows, known_edges(store, product, day))
                     changed = not _equal(wanted, there)

@@ -33,6 +33,9 @@ def test_every_column_comes_back_as_it_was(home: Home, table: Table) -> None:
     with IcebergStore.open(home) as store:
         found = store.scan(table)
         by_product = store.scan(table, product="ETH-USD", day=DAY, columns=["recorded_at", "product"])
+        encoded = store.scan(table, encoded=True)
+    assert pa.types.is_dictionary(encoded.schema.field("product").type)
+    assert encoded.cast(found.schema).equals(found)
     order = [(name, "ascending") for name in table.schema.names if name not in ("frame",)]
     assert found.schema.remove_metadata() == pa.schema([f.remove_metadata() for f in table.schema])
     assert found.sort_by(order).to_pylist() == rows.sort_by(order).to_pylist()

@@ -1,13 +1,20 @@
-"""A WebSocket server that does nothing but push prepared match frames; a process of its own."""
+"""A WebSocket server that does nothing but push prepared match frames; a process of its own.
+
+The frames are made and encoded ahead, and written to the socket many at a time, so that the reader is what
+is measured: sent one by one they come at 140,000 a second, not 240,000.
+"""
 
 import asyncio
 import sys
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
 
 from lakehouse.market.time import now_us, to_iso
 
 PRODUCTS = ("BTC-USD", "ETH-USD", "SOL-USD", "DOGE-USD", "AVAX-USD", "LINK-USD")
+
+_AT_ONCE = 256 * 2**10
 
 
 def match_frames(count: int) -> list[str]:
@@ -24,12 +31,15 @@ def match_frames(count: int) -> list[str]:
 
 async def main(count: int) -> None:
     """Print the port, then push all frames to each client once it has sent something."""
-    frames = match_frames(count)
+    encoded = b"".join(
+        Frame(Opcode.TEXT, frame.encode()).serialize(mask=False) for frame in match_frames(count)
+    )
 
     async def push(connection: ServerConnection) -> None:
         await connection.recv()
-        for frame in frames:
-            await connection.send(frame)
+        for start in range(0, len(encoded), _AT_ONCE):
+            connection.transport.write(encoded[start : start + _AT_ONCE])
+            await connection.drain()
         await connection.wait_closed()
 
     async with serve(push, "127.0.0.1", 0, compression=None, write_limit=2**20) as server:

@@ -76,9 +76,10 @@ def main(name: StageName, *, pause_seconds: Callable[[Settings], float], retains
 
 
 def run(stage: Stage, stop: threading.Event, pause_seconds: float, chores: Sequence[Chore] = ()) -> None:
-    """Step until `stop` is set; what is in the log by then may be left for the next start.
+    """Step until `stop` is set, and once more: so a clean stop commits what the feed published last.
 
-    A step that fails is logged and tried again after a growing pause.
+    A stage that is far behind leaves the rest for the next start. A step that fails is logged and tried
+    again after a growing pause.
 
     Args:
         stage: what to run.
@@ -90,7 +91,9 @@ def run(stage: Stage, stop: threading.Event, pause_seconds: float, chores: Seque
         StageFailedError: `PATIENCE` steps in a row failed.
     """
     failures = 0
-    while not stop.is_set():
+    last = False
+    while not last:
+        last = stop.is_set()
         started = time.monotonic()
         try:
             result = stage.step()

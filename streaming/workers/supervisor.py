@@ -56,7 +56,11 @@ class Program:
 
 
 def programs(settings: Settings, *, dagster: bool) -> list[Program]:
-    """Return what has to run for these settings, in the order of starting."""
+    """Return what has to run for these settings.
+
+    supervisord starts lower priorities first and stops them last: the feed stops before the stages, so
+    that they can commit all it published.
+    """
 
     def worker(name: str, module: str, priority: int, restart: str = "true") -> Program:
         return Program(name, (sys.executable, "-m", f"streaming.workers.{module}"), priority, restart)
@@ -65,10 +69,10 @@ def programs(settings: Settings, *, dagster: bool) -> list[Program]:
     if settings.feed_kind == "simulated":
         chosen.append(worker("exchange", "simulated_exchange", 1))
     chosen += [
-        worker("feed", "feed", 2, "unexpected" if settings.recording else "true"),
-        worker("hot", "hot", 3),
-        worker("archive", "archive", 3),
-        worker("candles", "candles", 3),
+        worker("hot", "hot", 2),
+        worker("archive", "archive", 2),
+        worker("candles", "candles", 2),
+        worker("feed", "feed", 3, "unexpected" if settings.recording else "true"),
     ]
     if dagster:
         executable = str(Path(sys.executable).with_name("dagster"))

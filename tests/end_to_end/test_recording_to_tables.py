@@ -4,9 +4,6 @@ import csv
 import gzip
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,19 +13,7 @@ from typing import Any
 
 import pytest
 import zstandard
-
-LAKEHOUSE = Path(sys.executable).with_name("lakehouse")
-
-
-def lakehouse(home: Path, *arguments: str) -> str:
-    """Run the command in a folder without settings and return what it prints on stdout."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LAKEHOUSE_")}
-    environment["LAKEHOUSE_HOME"] = str(home / "data")
-    done = subprocess.run(
-        [LAKEHOUSE, *arguments], env=environment, cwd=home, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+from typed_commands import output_of
 
 
 def raw_frames(market_data: Path) -> Iterator[tuple[int, str]]:
@@ -57,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def summary(recording: Path, home: Path) -> dict[str, Any]:
-    return last_line(lakehouse(home, "stream", "--feed", f"recording:{recording}", "--drain"))
+    return last_line(output_of(home, "stream", "--feed", f"recording:{recording}", "--drain"))
 
 
 def last_line(output: str) -> dict[str, Any]:
@@ -111,7 +96,7 @@ def test_candles_equal_an_independent_computation(
     columns = (
         "open high low close volume quote_volume taker_buy_volume trade_count first_trade_id last_trade_id"
     )
-    output = lakehouse(
+    output = output_of(
         home,
         *("sql", "--format", "csv"),
         f"SELECT strftime(start, '%Y-%m-%dT%H:%M:%S') AS minute, {columns.replace(' ', ', ')}, is_complete, "
@@ -133,7 +118,7 @@ def test_candles_equal_an_independent_computation(
 def test_the_archive_holds_the_exchanges_own_numbers(
     summary: dict[str, Any], home: Path, market_data: Path
 ) -> None:
-    output = lakehouse(
+    output = output_of(
         home,
         *("sql", "--format", "json"),
         "SELECT trade_id, price, size, taker_side, epoch_us(event_time) AS event_us FROM trades ORDER BY 1",
@@ -152,7 +137,7 @@ def test_the_archive_holds_the_exchanges_own_numbers(
 def test_the_archived_book_replays_to_the_same_top_as_the_quotes(summary: dict[str, Any], home: Path) -> None:
     """The `book` table alone, replayed with a dictionary, gives every quote that came from the book."""
     levels = json.loads(
-        lakehouse(
+        output_of(
             home,
             *("sql", "--format", "json"),
             "SELECT spine_offset, kind, last_update_id, side, price, size FROM book "
@@ -161,7 +146,7 @@ def test_the_archived_book_replays_to_the_same_top_as_the_quotes(summary: dict[s
         parse_float=Decimal,
     )
     quotes = json.loads(
-        lakehouse(
+        output_of(
             home,
             *("sql", "--format", "json"),
             "SELECT update_id, bid, bid_size, ask, ask_size, spread, mid FROM quotes WHERE source = 'book' "
@@ -200,9 +185,9 @@ def test_the_same_recording_again_changes_nothing(
         "SELECT (SELECT count(*) FROM trades) AS t, (SELECT count(*) FROM quotes) AS q, "
         "(SELECT count(*) FROM book) AS b, (SELECT bit_xor(hash(c::VARCHAR)) FROM candles_1m AS c) AS c"
     )
-    before = lakehouse(home, "sql", "--format", "csv", question)
-    again = last_line(lakehouse(home, "stream", "--feed", f"recording:{recording}", "--drain"))
+    before = output_of(home, "sql", "--format", "csv", question)
+    again = last_line(output_of(home, "stream", "--feed", f"recording:{recording}", "--drain"))
     assert again["received"] == again["accepted"] + again["duplicates"] + again["quarantined"] == 41_249
     for table in ("trades", "quotes", "book", "candles", "gaps"):
         assert again[table] == summary[table]
-    assert lakehouse(home, "sql", "--format", "csv", question) == before
+    assert output_of(home, "sql", "--format", "csv", question) == before

@@ -91,7 +91,7 @@ def check_codes(codes: Codes, vocabulary: Sequence[str | None], meaning: str) ->
     """Make sure that each code stands for a word.
 
     Args:
-        codes: not negative.
+        codes: integers.
         vocabulary: what each code stands for; None for codes that stand for nothing.
         meaning: what a code is, for the error.
 
@@ -100,12 +100,12 @@ def check_codes(codes: Codes, vocabulary: Sequence[str | None], meaning: str) ->
     """
     if len(codes) == 0:
         return
-    highest = int(codes.max())
-    if highest < len(vocabulary) and None not in vocabulary:
+    lowest, highest = int(codes.min()), int(codes.max())
+    if lowest >= 0 and highest < len(vocabulary) and None not in vocabulary:
         return
-    used = np.flatnonzero(np.bincount(codes)) if highest < 2**16 else np.unique(codes)
+    used = np.flatnonzero(np.bincount(codes)) if 0 <= lowest and highest < 2**16 else np.unique(codes)
     for code in used.tolist():
-        if code >= len(vocabulary) or vocabulary[code] is None:
+        if not 0 <= code < len(vocabulary) or vocabulary[code] is None:
             raise UnknownCodeError(meaning, code, int(np.flatnonzero(codes == code)[0]))
 
 

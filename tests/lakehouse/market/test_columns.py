@@ -67,7 +67,7 @@ def test_words() -> None:
     assert words(np.zeros(0, dtype=np.int64), []).to_pylist() == []
 
 
-@pytest.mark.parametrize("codes", [[0, 0, 7], [0, 0, 1], [0, 0, 2**40]])
+@pytest.mark.parametrize("codes", [[0, 0, 7], [0, 0, 1], [0, 0, 2**40], [0, 2, -1]])
 def test_a_code_without_a_word_is_refused(codes: list[int]) -> None:
     with pytest.raises(UnknownCodeError, match=f"side {codes[2]} is not known") as raised:
         check_codes(np.array(codes), ["buy", None, "sell"], "side")

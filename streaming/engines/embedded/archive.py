@@ -154,6 +154,8 @@ class ArchiveStage:
 
 def _beginning(batch: Batch) -> Batch:
     """Return as many messages as a step may take; at least one."""
+    if sum(map(len, batch.payloads)) <= BYTES_PER_PARTITION:
+        return batch
     size = 0
     for count, payload in enumerate(batch.payloads):
         size += len(payload)

@@ -1,0 +1,207 @@
+"""From a trade's own time to when another process can read it, at 12,000 trades a second.
+
+Everything runs as `lakehouse up` starts it: the simulated exchange, the feed and the three stages, each a
+process, with all channels on (matches, ticker, book, heartbeat). Three processes more look at the stores and
+write down when the offsets that are committed with the rows went past a trade. A trade's time is the
+exchange's, which sends it within 4 ms.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from socket import socket
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.figure import Figure, percentile
+from lakehouse.candles.open_minutes import OpenMinutes
+from lakehouse.home import Home
+from lakehouse.market.time import SECOND_US, now_us
+from lakehouse.market.trade import Source
+from lakehouse.settings import load_settings
+from lakehouse.stores.hot import HotStore
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.schemas import CANDLES_1M
+from lakehouse.stores.schemas import TRADES as TRADES_TABLE
+from streaming.engines.embedded.candles import STATE
+from streaming.engines.embedded.decode import trade_records
+from streaming.spine.contract import Partition
+from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.topics import TRADES
+
+RATE = 12_000
+WARM_UP_SECONDS = 10
+SECONDS = 30
+AFTER_SECONDS = 8
+"""Looking goes on this long, so that the last trade has been committed everywhere."""
+
+WORKERS = ("simulated_exchange", "feed", "hot", "archive", "candles")
+
+Sighting = tuple[int, int, int]
+"""When it was seen (µs UTC), a partition, and its next offset by then."""
+
+
+def measure() -> list[Figure]:
+    """Run everything for a while and compare times."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder), "simulated").create()
+        with _running(home):
+            time.sleep(WARM_UP_SECONDS)
+            start_us = now_us()
+            end_us = start_us + SECONDS * SECOND_US
+            with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as observers:
+                until_us = end_us + AFTER_SECONDS * SECOND_US
+                looking = [observers.submit(watch, home, until_us) for watch in (_hot, _iceberg, _paimon)]
+                hot, iceberg, paimon = (one.result() for one in looking)
+        with SqliteSpine.open(home.spine) as spine:
+            log = [_times(spine, number) for number in range(spine.partitions)]
+    measured = [_chosen(times, start_us, end_us) for times in log]
+    socket_ms = np.concatenate(
+        [times[chosen, 1] - times[chosen, 0] for times, chosen in zip(log, measured, strict=True)]
+    ).tolist()
+    rate = len(socket_ms) / SECONDS
+    if rate < 0.9 * RATE:
+        raise RuntimeError(f"only {rate:,.0f} trades a second arrived, not {RATE:,}: is the machine busy?")
+    interval = load_settings().commit_interval_ms / 1000
+    figures = []
+    for part, name in ((0.5, "p50"), (0.99, "p99")):
+        alone = percentile(socket_ms, part) / 1000
+        figures += [
+            Figure(
+                f"trade → hot store at {rate:,.0f} trades/s, {name}",
+                percentile(_latencies(hot, log, measured), part) / 1000,
+                *("ms", "trade → the feed's socket", alone),
+                "≤ 50 ms" if name == "p99" else "–",
+            ),
+            *(
+                Figure(
+                    f"trade → {store}, {name}",
+                    percentile(_latencies(seen, log, measured), part) / SECOND_US,
+                    *("s", "time between commits", interval),
+                    "≤ 5 s" if name == "p99" else "–",
+                )
+                for store, seen in (("committed in Iceberg", iceberg), ("candle in Paimon", paimon))
+            ),
+        ]
+    return figures
+
+
+@contextmanager
+def _running(home: Home) -> Iterator[None]:
+    """Run the exchange and the workers for the block."""
+    websocket, rest = _free_ports()
+    environment = os.environ | {
+        "LAKEHOUSE_HOME": str(home.root),
+        "LAKEHOUSE_FEED": "simulated",
+        "LAKEHOUSE_SIMULATED_RATE": str(RATE),
+        "LAKEHOUSE_SIMULATED_WEBSOCKET_PORT": str(websocket),
+        "LAKEHOUSE_SIMULATED_REST_PORT": str(rest),
+        "LAKEHOUSE_METRICS_PORT": "0",
+    }
+    with ExitStack() as stack, (home.logs / "benchmark.log").open("w") as log:
+        for worker in WORKERS:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"streaming.workers.{worker}"], env=environment, stdout=log, stderr=log
+            )
+            stack.callback(_end, worker, process)
+        yield
+
+
+def _end(worker: str, process: subprocess.Popen[bytes]) -> None:
+    died = process.poll()
+    process.terminate()
+    process.wait()
+    if died is not None:
+        raise RuntimeError(f"{worker} ended with {died} while it was measured")
+
+
+def _free_ports() -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _look(until_us: int, pause: float, offsets: Callable[[], dict[int, int]]) -> list[Sighting]:
+    """Note each change of a store's offsets."""
+    seen: list[Sighting] = []
+    before: dict[int, int] = {}
+    while now_us() < until_us:
+        current = offsets()
+        at_us = now_us()
+        seen += [
+            (at_us, number, offset) for number, offset in current.items() if before.get(number) != offset
+        ]
+        before = current
+        time.sleep(pause)
+    return seen
+
+
+def _hot(home: Home, until_us: int) -> list[Sighting]:
+    with HotStore.open(home.hot_store) as store:
+        return _look(
+            until_us,
+            0.001,
+            lambda: {number: at for (topic, number), at in store.offsets().items() if topic == TRADES},
+        )
+
+
+def _iceberg(home: Home, until_us: int) -> list[Sighting]:
+    with IcebergStore.open(home) as store:
+        return _look(until_us, 0.02, lambda: store.offsets(TRADES_TABLE))
+
+
+def _paimon(home: Home, until_us: int) -> list[Sighting]:
+    with PaimonStore.open(home) as store:
+        decoded: dict[str, dict[int, int]] = {}
+
+        def offsets() -> dict[int, int]:
+            state = store.properties(CANDLES_1M).get(STATE, "")
+            if state and state not in decoded:
+                decoded.clear()
+                decoded[state] = OpenMinutes.restored(state, 0)[1]
+            return decoded.get(state, {})
+
+        return _look(until_us, 0.02, offsets)
+
+
+def _times(spine: SqliteSpine, number: int) -> npt.NDArray[np.int64]:
+    """Return a partition's trades, in the order of the log: event time, time of receipt, source."""
+    partition = Partition(TRADES, number)
+    parts = []
+    offset = 0
+    while (batch := spine.read(partition, offset, 100_000)).payloads:
+        records = trade_records(batch, partition)
+        parts.append(np.stack([records[name] for name in ("event_us", "received_us", "source")], axis=1))
+        offset = batch.next_offset
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _chosen(times: npt.NDArray[np.int64], start_us: int, end_us: int) -> npt.NDArray[np.bool_]:
+    inside = (times[:, 0] >= start_us) & (times[:, 0] < end_us)
+    return inside & (times[:, 2] == Source.FEED)
+
+
+def _latencies(
+    seen: list[Sighting], log: list[npt.NDArray[np.int64]], measured: list[npt.NDArray[np.bool_]]
+) -> list[int]:
+    """Return the µs from each measured trade's time to the first look that found it."""
+    found = []
+    for number, (times, chosen) in enumerate(zip(log, measured, strict=True)):
+        sightings = [(offset, at_us) for at_us, of, offset in seen if of == number]
+        offsets, at_us = np.array(sorted(sightings), dtype=np.int64).reshape(-1, 2).T
+        first = np.searchsorted(offsets, np.flatnonzero(chosen), side="right")
+        if (first == len(offsets)).any():
+            raise RuntimeError(f"{int((first == len(offsets)).sum())} trades had not come by the end")
+        found.append(at_us[first] - times[chosen, 0])
+    return [int(one) for one in np.concatenate(found)]

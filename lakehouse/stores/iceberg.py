@@ -14,6 +14,7 @@ from typing import Self
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
@@ -118,14 +119,14 @@ class IcebergStore:
         return store
 
     def _create(self, table: Table) -> None:
+        name = (self._home.namespace, table.name)
         location = str(self._home.iceberg / "warehouse" / table.name)
-        found = self._catalog.create_table_if_not_exists(
-            (self._home.namespace, table.name),
-            iceberg_schema(table),
-            location=location,
-            partition_spec=partition_spec(table),
-            properties=_TABLE_PROPERTIES,
-        )
+        try:
+            found = self._catalog.load_table(name)  # first: creating writes a file before it looks
+        except NoSuchTableError:
+            found = self._catalog.create_table(
+                name, iceberg_schema(table), location, partition_spec(table), properties=_TABLE_PROPERTIES
+            )
         if found.schema().as_struct() != iceberg_schema(table).as_struct():
             raise IcebergStoreError(
                 f"the table {table.name} in {self._home.iceberg} has other columns than this version writes: "

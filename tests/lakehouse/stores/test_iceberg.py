@@ -43,6 +43,15 @@ def test_every_column_comes_back_as_it_was(home: Home, table: Table) -> None:
     assert by_product["product"].to_pylist() == ["ETH-USD", "ETH-USD"]
 
 
+def test_opening_again_writes_nothing(home: Home) -> None:
+    with IcebergStore.open(home) as store:
+        store.append(TRADES, make_trades([1]))
+    before = {path for path in Path(home.iceberg).rglob("*") if path.is_file()}
+    with IcebergStore.open(home) as store:
+        assert store.scan(TRADES)["trade_id"].to_pylist() == [1]
+    assert {path for path in Path(home.iceberg).rglob("*") if path.is_file()} == before
+
+
 def test_files_are_sorted_and_their_bounds_known_without_opening_them(home: Home) -> None:
     with IcebergStore.open(home) as store:
         store.append(TRADES, pa.concat_tables([make_trades([7, 3, 5]), make_trades([9, 8], "ETH-USD")]))

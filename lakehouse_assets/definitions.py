@@ -39,6 +39,8 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         assets=[trades, candles],
         jobs=[seal_days_job(partitions)],
         sensors=[seal_sensor(trades), carrying_sensor()],
+        # A run's steps follow each other: a process for each would only cost its start and its memory.
+        executor=dg.in_process_executor,
         resources=build_resources(settings) | dict(resource_overrides or {}),
     )
 

@@ -17,6 +17,7 @@ import dagster as dg
 import duckdb
 
 from lakehouse.market.time import MINUTE_US, to_datetime
+from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
 from lakehouse.stores.seals import known_edges, seals
@@ -59,7 +60,7 @@ class Scope:
             last_id=record.last_id if record else last or 0,
             edges=known_edges(store, product, day),
             until=_END_OF_TIME if record else live_until,
-            duplicates=store.counters(TRADES).get(f"duplicates.{product}|{day.isoformat()}", 0),
+            duplicates=duplicates(store).get((product, day), 0),
         )
 
     @property
@@ -133,7 +134,8 @@ _MISSING_IDS: Final = """
     WHERE last_missing >= first_missing
     GROUP BY first_missing, last_missing
     HAVING last_missing - first_missing + 1 > coalesce(sum(
-        least(gap.last_trade_id, last_missing) - greatest(gap.first_trade_id, first_missing) + 1), 0)
+            least(gap.last_trade_id, last_missing) - greatest(gap.first_trade_id, first_missing) + 1
+        ) FILTER (gap.first_trade_id IS NOT NULL), 0)  -- least and greatest pass over nulls
     ORDER BY first_missing"""
 
 # One product-day: `accepted` counts trades as they were published, rows and duplicates as they were archived.

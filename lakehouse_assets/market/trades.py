@@ -18,8 +18,8 @@ from streaming.sealing.day import SealedDay, seal_day
 from streaming.sealing.due import day_end_us, event_clock_us
 
 REST_RETRIES = 5
-_FIRST_WAIT_SECONDS = 15
-_PROGRESS_STEPS = 20
+FIRST_WAIT_SECONDS = 15
+PROGRESS_STEPS = 20
 
 
 def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -54,7 +54,7 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
             try:
                 sealed = asyncio.run(_sealed(context, lakehouse, store, product, day))
             except RestError as error:
-                wait = _FIRST_WAIT_SECONDS * 2**context.retry_number
+                wait = FIRST_WAIT_SECONDS * 2**context.retry_number
                 context.log.warning(f"{error}. Nothing was changed; next attempt in {wait} s")
                 raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
             metadata = _live_metadata(store, product, day) if sealed is None else _metadata(sealed)
@@ -86,7 +86,7 @@ async def _sealed(
 
         def progress(asked: int, total: int) -> None:
             nonlocal told
-            step = asked * _PROGRESS_STEPS // max(total, 1)
+            step = asked * PROGRESS_STEPS // max(total, 1)
             if step > told:
                 told = step
                 context.log.info(f"{asked:,} of {total:,} missing trades asked for")

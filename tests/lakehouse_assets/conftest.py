@@ -1,0 +1,87 @@
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from sealed_world import EXCHANGE_NOW_US, PRODUCTS
+
+from lakehouse_assets.definitions import build_defs
+from lakehouse_assets.partitions import parsed
+from lakehouse_assets.resources import Lakehouse
+from streaming.exchanges.simulated.server import SimulatedExchange
+
+
+@pytest.fixture(scope="session")
+def exchange() -> Iterator[SimulatedExchange]:
+    """The simulated exchange on real sockets, in a thread; its day DAY has been over for an hour."""
+    started: list[SimulatedExchange] = []
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with SimulatedExchange(
+            PRODUCTS, rate=0.02, start_us=EXCHANGE_NOW_US, rest_rate=10_000
+        ) as running:
+            started.append(running)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(20)
+    yield started[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def lakehouse_settings(exchange: SimulatedExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings for an empty home fed by the simulated exchange; returns the home's root."""
+    root = tmp_path / "home"
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(root))
+    monkeypatch.setenv("LAKEHOUSE_FEED", "simulated")
+    monkeypatch.setenv("LAKEHOUSE_PRODUCTS", ",".join(PRODUCTS))
+    monkeypatch.setenv("LAKEHOUSE_SIMULATED_REST_PORT", exchange.rest_url.rpartition(":")[2])
+    return root
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+@pytest.fixture
+def defs(lakehouse_settings: Path) -> dg.Definitions:
+    return build_defs()
+
+
+@pytest.fixture
+def tables(defs: dg.Definitions) -> Lakehouse:
+    found = (defs.resources or {})["lakehouse"]
+    assert isinstance(found, Lakehouse)
+    return found
+
+
+Materialize = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def materialize(defs: dg.Definitions, instance: dg.DagsterInstance) -> Materialize:
+    """Return a function that materializes assets for a partition key and returns the run's result."""
+
+    def run(key: str, *assets: str, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        assert parsed(key)
+        job = defs.resolve_job_def("seal_days")
+        return job.execute_in_process(
+            partition_key=key,
+            instance=instance,
+            raise_on_error=raise_on_error,
+            asset_selection=[dg.AssetKey(name) for name in assets] or None,
+        )
+
+    return run

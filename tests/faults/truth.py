@@ -32,7 +32,7 @@ _TRADES = """
 SELECT trade_id, epoch_us(event_time) AS event_us, CAST(price * 100000000 AS BIGINT) AS price,
     CAST(size * 100000000 AS BIGINT) AS size, CASE taker_side WHEN 'buy' THEN 0 ELSE 1 END AS taker_side,
     CAST(late AS INTEGER) AS late, spine_offset, epoch_us(recorded_at) AS recorded_us,
-    day = CAST(event_time AS DATE) AND exchange = 'simulated' AND source IN ('feed', 'rest', 'recording') AS fits
+    day = CAST(event_time AS DATE) AND exchange = 'simulated' AND source IN ('feed', 'rest') AS fits
 FROM trades WHERE product = ? ORDER BY trade_id, spine_offset
 """
 _CANDLES = """
@@ -151,7 +151,8 @@ def _check_latest(tables: duckdb.DuckDBPyConnection, product: str, trades: Colum
         [product],
     ).fetchall()
     quote = tables.execute(
-        "SELECT bid, bid_size, ask, ask_size FROM quotes WHERE product = ? ORDER BY spine_offset DESC LIMIT 1",
+        "SELECT bid, bid_size, ask, ask_size FROM quotes WHERE product = ? "
+        "ORDER BY spine_offset DESC LIMIT 1",
         [product],
     ).fetchall()
     last_id, event_us, price = (int(trades[column][-1]) for column in ("trade_id", "event_us", "price"))

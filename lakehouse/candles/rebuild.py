@@ -37,7 +37,7 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
     Raises:
         NotOneProductError: rows of more than one product.
         SumTooLargeError: a price or size is negative, or price × size is above 10²⁸.
-        UnknownCodeError: an exchange that is not one of ours.
+        ValueError: a price or size is empty, or a side or exchange is none of ours.
     """
     products = pc.unique(trades["product"]).to_pylist()
     if len(products) > 1:
@@ -68,6 +68,9 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
 def _codes(column: pa.ChunkedArray, meaning: type[IntEnum]) -> npt.NDArray[np.uint8]:
     """Return what the words of a column stand for."""
     encoded = column.combine_chunks().dictionary_encode()
-    codes = np.array([meaning[word.upper()] for word in encoded.dictionary.to_pylist()], dtype=np.uint8)
-    translated: npt.NDArray[np.uint8] = codes[encoded.indices.to_numpy()]
-    return translated
+    try:
+        codes = [meaning[word.upper()] for word in encoded.dictionary.to_pylist()]
+    except KeyError as error:
+        raise ValueError(f"{error} is no {meaning.__name__.lower()} of an archived trade") from None
+    values: npt.NDArray[np.uint8] = np.array(codes, dtype=np.uint8)[encoded.indices.to_numpy()]
+    return values

@@ -83,6 +83,22 @@ def test_an_empty_price_is_refused() -> None:
         rebuild(rows)
 
 
+def test_a_word_that_is_no_side_is_refused() -> None:
+    trade = {
+        "trade_id": 1,
+        "event_us": 0,
+        "price": 1,
+        "size": 1,
+        "buy": True,
+        "late": False,
+        "recorded_us": 0,
+    }
+    rows = archived([trade | {"product": "BTC-USD"}])
+    rows = rows.set_column(5, "taker_side", pa.array(["hold"]))
+    with pytest.raises(ValueError, match="'HOLD' is no side"):
+        rebuild(rows)
+
+
 def test_the_day_is_that_of_the_minute() -> None:
     us = (np.datetime64("2026-11-20T23:59:59.999999") - np.datetime64(0, "us")).astype(int)
     trade = {"product": "BTC-USD", "trade_id": 1, "event_us": int(us), "price": 1, "size": 1, "buy": True}

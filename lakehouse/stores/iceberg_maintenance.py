@@ -19,7 +19,7 @@ from pyiceberg.table.update import RemoveSnapshotsUpdate
 
 from lakehouse.stores.iceberg_commit import Change, FilesReplacedError, apply
 from lakehouse.stores.iceberg_files import PartitionKey, read_files, split_by_partition, write_files
-from lakehouse.stores.orphans import sweep
+from lakehouse.stores.orphans import looked, sweep
 from lakehouse.stores.schemas import Table
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def expire(store: "IcebergStore", table: Table, keep: int, grace: timedelta) -> 
     """Forget all but the newest `keep` snapshots and the tagged ones; delete files that are due.
 
     Forgetting is one commit, deleting comes after it: a crash in between leaves files that the next call
-    finds, because it looks at everything in the table's folder.
+    finds, because it looks at everything in the table's folder (now and then, see `orphans.looked`).
     """
     if keep < 1:
         raise ValueError("the current snapshot has to stay: keep at least 1")
@@ -114,10 +114,8 @@ def expire(store: "IcebergStore", table: Table, keep: int, grace: timedelta) -> 
             current = apply(current, [update], parent_id=metadata.current_snapshot_id)
             store.use(table, current)
         location = Path(current.metadata.location)
-        found = sweep(
-            (path for path in location.rglob("*") if path.is_file()),
-            store.named_files(table),
-            location / "unnamed.json",
-            grace,
+        record = location / "unnamed.json"
+        found = looked(record, grace) or sweep(
+            (path for path in location.rglob("*") if path.is_file()), store.named_files(table), record, grace
         )
     return ExpiryResult(len(forgotten), found.deleted, found.bytes, found.waiting)

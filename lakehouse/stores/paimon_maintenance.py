@@ -24,7 +24,7 @@ from pypaimon.table.file_store_table import FileStoreTable
 from pypaimon.table.row.generic_row import GenericRow
 from pypaimon.utils.file_store_path_factory import canonical_data_file_path
 
-from lakehouse.stores.orphans import sweep
+from lakehouse.stores.orphans import looked, sweep
 from lakehouse.stores.paimon_files import entries_of, write_rows
 from lakehouse.stores.schemas import Table
 
@@ -120,7 +120,8 @@ def expire(store: "PaimonStore", table: Table, keep: int, grace: timedelta) -> E
     """Forget all but the newest `keep` snapshots; delete files that are due.
 
     Snapshots go first, oldest first, so that a crash leaves a contiguous history and unnamed files, which
-    the next call finds, because it looks at everything in the table's folder.
+    the next call finds, because it looks at everything in the table's folder (now and then, see
+    `orphans.looked`).
     """
     if keep < 1:
         raise ValueError("the newest snapshot has to stay: keep at least 1")
@@ -139,8 +140,8 @@ def expire(store: "PaimonStore", table: Table, keep: int, grace: timedelta) -> E
         for snapshot in forgotten:
             Path(manager.get_snapshot_path(snapshot.id)).unlink()
         root = Path(opened.table_path)
-        named = _named(opened, kept)
-        found = sweep(_swept(root), named, root / "unnamed.json", grace)
+        record = root / "unnamed.json"
+        found = looked(record, grace) or sweep(_swept(root), _named(opened, kept), record, grace)
     return ExpiryResult(len(forgotten), found.deleted, found.bytes, found.waiting)
 
 

@@ -32,6 +32,7 @@ Format = Literal["table", "csv", "json"]
 
 _ROWS_AT_ONCE = 10_000
 _ANY_WIDTH = 100_000
+_MULTIPLIABLE: Final = pa.decimal128(38, 8)
 
 # A minute without a candle is filled only if no trade can have happened in it: the ids go on without a step
 # from the candle before to the one after. At a gap nothing is made up.
@@ -112,10 +113,11 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
 
 def _latest(home: Home) -> pa.Table:
     """Return the hot store's newest trade and quote of each product: a few rows, read when connecting."""
+    wide = [f.with_type(_MULTIPLIABLE) if f.type == PRICE else f for f in LATEST]
     if not home.hot_store.exists():
-        return LATEST.empty_table()
+        return pa.schema(wide).empty_table()
     with closing(HotStore.open(home.hot_store)) as hot:
-        return hot.latest()
+        return hot.latest().cast(pa.schema(wide))
 
 
 def _files(table: Table, paths: Sequence[str]) -> str:

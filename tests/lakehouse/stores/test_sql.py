@@ -13,7 +13,7 @@ from table_rows import DAY, make_candles, make_trades, rows_with_extremes
 
 from lakehouse.home import Home, HomeError
 from lakehouse.stores import sql
-from lakehouse.stores.hot import HotStore
+from lakehouse.stores.hot import HotStore, TopOfBook
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, GAPS, PRICE, QUARANTINE, TABLES, TRADES
@@ -221,6 +221,11 @@ def test_prices_can_be_multiplied(home: Home) -> None:
             TRADES, make_trades([1], price=Decimal("61837.63000001"), size=Decimal("98765.43210001"))
         )
     assert ask(home, "SELECT sum(price * size) FROM trades") == [
+        (Decimal("61837.63000001") * Decimal("98765.43210001"),)
+    ]
+    with HotStore.open(home.hot_store) as hot:
+        hot.apply([], [TopOfBook("BTC-USD", 1, 6183763000001, 9876543210001, 6183764000000, 1, 0, 1, 1)], {})
+    assert ask(home, "SELECT bid * bid_size FROM latest") == [
         (Decimal("61837.63000001") * Decimal("98765.43210001"),)
     ]
 

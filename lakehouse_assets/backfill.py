@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -61,10 +62,11 @@ def open_days(tables: Lakehouse, names: tuple[str, ...], days: list[date]) -> li
     ]
 
 
-def backfill(days: int, instance: dg.DagsterInstance, console: Console) -> None:
-    """Seal the last days of every product of the settings.
+def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: threading.Event) -> None:
+    """Seal the last days of every product of the settings, until `stop` is set.
 
     Raises:
+        KeyboardInterrupt: `stop` was set; the day that was being sealed is not.
         BackfillError: a day could not be sealed; the others were.
         SettingsError: a setting is wrong.
     """
@@ -92,6 +94,8 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console) -> None:
             run = job.execute_in_process(
                 partition_key=key, instance=instance, run_config=_QUIET, raise_on_error=False
             )
+            if stop.is_set():
+                raise KeyboardInterrupt
             if not run.success:
                 failed[key] = run.run_id
             for event in run.get_asset_materialization_events():
@@ -121,15 +125,20 @@ def main() -> int:
     parser.add_argument("--days", type=int, required=True, help="how many days before today")
     arguments = parser.parse_args()
 
+    stop = threading.Event()
+
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        # Dagster makes a failed run of an interruption and returns: what follows has to know.
+        stop.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     # What each seal says is in its run's log; here it would tear the progress display apart.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     try:
         with _instance() as instance:
-            backfill(arguments.days, instance, Console())
+            backfill(arguments.days, instance, Console(), stop)
     except (SettingsError, HomeError, BackfillError) as error:
         print(f"backfill: {error}", file=sys.stderr)
         return 1

@@ -1,3 +1,4 @@
+import threading
 from datetime import date, timedelta
 from io import StringIO
 
@@ -30,7 +31,7 @@ def test_every_product_is_sealed_with_its_candles_and_a_second_time_there_is_not
     tables: Lakehouse, instance: dg.DagsterInstance, yesterday: date
 ) -> None:
     shown = StringIO()
-    backfill(1, instance, Console(file=shown, width=120))
+    backfill(1, instance, Console(file=shown, width=120), threading.Event())
     with tables.iceberg() as store, tables.paimon() as candles:
         for partitions in (store.partitions(TRADES), candles.partitions(CANDLES_1M)):
             assert [(stats.product, stats.day) for stats in partitions] == [(name, DAY) for name in PRODUCTS]
@@ -40,7 +41,7 @@ def test_every_product_is_sealed_with_its_candles_and_a_second_time_there_is_not
         materialized = instance.get_materialized_partitions(dg.AssetKey(asset))
         assert materialized == {f"{DAY}|{name}" for name in PRODUCTS}
     runs = instance.get_runs_count()
-    backfill(1, instance, Console(file=shown, width=120))
+    backfill(1, instance, Console(file=shown, width=120), threading.Event())
     assert "there already" in shown.getvalue()
     assert instance.get_runs_count() == runs
 
@@ -48,7 +49,7 @@ def test_every_product_is_sealed_with_its_candles_and_a_second_time_there_is_not
 def test_a_day_whose_candles_are_missing_is_open(
     tables: Lakehouse, instance: dg.DagsterInstance, yesterday: date
 ) -> None:
-    backfill(1, instance, Console(file=StringIO()))
+    backfill(1, instance, Console(file=StringIO()), threading.Event())
     assert open_days(tables, PRODUCTS, [DAY]) == []
     with tables.paimon() as store:
         store.replace(CANDLES_1M, BTC, DAY, CANDLES_1M.schema.empty_table())
@@ -58,8 +59,21 @@ def test_a_day_whose_candles_are_missing_is_open(
 def test_what_could_not_be_sealed_is_said(
     tables: Lakehouse, instance: dg.DagsterInstance, yesterday: date, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backfill(1, instance, Console(file=StringIO()))
+    backfill(1, instance, Console(file=StringIO()), threading.Event())
     with tables.iceberg() as store:
         store.append(TRADES, store.scan(TRADES, product=BTC, day=DAY).slice(0, 1))
     with pytest.raises(BackfillError, match=r"1 of 1 product-days could not be sealed, such as .*BTC-USD"):
-        backfill(1, instance, Console(file=StringIO()))
+        backfill(1, instance, Console(file=StringIO()), threading.Event())
+
+
+def test_stopping_ends_it_after_the_run_that_goes_on_and_the_next_start_goes_on(
+    tables: Lakehouse, instance: dg.DagsterInstance, yesterday: date
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        backfill(1, instance, Console(file=StringIO()), stop)
+    assert instance.get_runs_count() == 1
+    assert len(open_days(tables, PRODUCTS, [DAY])) == 1
+    backfill(1, instance, Console(file=StringIO()), threading.Event())
+    assert open_days(tables, PRODUCTS, [DAY]) == []

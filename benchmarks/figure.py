@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -36,7 +36,7 @@ def median_seconds(work: Callable[[], object], *, repeats: int = 5) -> float:
     return statistics.median(times)
 
 
-def percentile(values: list[float], part: float) -> float:
+def percentile(values: Sequence[float], part: float) -> float:
     """Return the value below which `part` (0 to 1) of the values lie, by rank."""
     ordered = sorted(values)
     return ordered[min(int(part * len(ordered)), len(ordered) - 1)]

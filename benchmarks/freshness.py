@@ -188,8 +188,10 @@ def _times(spine: SqliteSpine, number: int) -> npt.NDArray[np.int64]:
 
 
 def _chosen(times: npt.NDArray[np.int64], start_us: int, end_us: int) -> npt.NDArray[np.bool_]:
-    inside = (times[:, 0] >= start_us) & (times[:, 0] < end_us)
-    return inside & (times[:, 2] == Source.FEED)
+    chosen: npt.NDArray[np.bool_] = (
+        (times[:, 0] >= start_us) & (times[:, 0] < end_us) & (times[:, 2] == Source.FEED)
+    )
+    return chosen
 
 
 def _latencies(

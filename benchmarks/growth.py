@@ -81,28 +81,25 @@ def measure() -> list[Figure]:
         ]
         if rows != [COMMITS * TRADES // 6, COMPARED * TRADES // 6]:
             raise RuntimeError(f"the archives hold {rows} trades of {PRODUCT}")
-        reads = [
-            (
-                median_seconds(tables.read_archive, repeats=11) / count,
-                median_seconds(tables.read_candles, repeats=11),
-            )
-            for tables, count in zip((old, new), rows, strict=True)
-        ]
-
-    def figure(name: str, after: float, first: float, unit: str, scale: float) -> Figure:
-        limit = f"the same {'up to' if unit == 'ms' else 'after'} commit {COMPARED}"
-        return Figure(
-            f"{name} after {COMMITS:,} commits", after * scale, unit, limit, first * scale, "≤ 1.5×"
-        )
-
+        trade_seconds, candle_seconds = [], []
+        for tables, count in zip((old, new), rows, strict=True):
+            trade_seconds.append(median_seconds(tables.read_archive, repeats=11) / count)
+            candle_seconds.append(median_seconds(tables.read_candles, repeats=11))
     appends = [statistics.fmean(tables.appending[-COMPARED:]) for tables in (old, new)]
     upserts = [statistics.fmean(tables.upserting[-COMPARED:]) for tables in (old, new)]
     return [
-        figure("archive, a commit with its maintenance", *appends, "ms", 1e3),
-        figure("candles, a commit with its maintenance", *upserts, "ms", 1e3),
-        figure("archive, reading a trade", *(archive for archive, _ in reads), "ns", 1e9),
-        figure("candles, reading a product", *(candles for _, candles in reads), "ms", 1e3),
+        _figure("archive, a commit with its maintenance", appends, "ms", 1e3),
+        _figure("candles, a commit with its maintenance", upserts, "ms", 1e3),
+        _figure("archive, reading a trade", trade_seconds, "ns", 1e9),
+        _figure("candles, reading a product", candle_seconds, "ms", 1e3),
     ]
+
+
+def _figure(name: str, seconds: list[float], unit: str, scale: float) -> Figure:
+    """Return a figure from the seconds of the grown tables and of the new ones."""
+    after, first = (scale * one for one in seconds)
+    limit = f"the first {COMPARED} commits, by turns"
+    return Figure(f"{name}, after {COMMITS:,} commits", after, unit, limit, first, "≤ 1.5×")
 
 
 def _seconds(stage: Stage) -> float:

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.status import Status
 
 from lakehouse import logs
-from lakehouse.home import Home, HomeError
+from lakehouse.home import Home, HomeError, LastRun
 from lakehouse.settings import Settings, SettingsError, load_settings
-from lakehouse.stores import sql
+from lakehouse.stores import schemas, sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.lock import AlreadyRunningError
 from lakehouse.stores.paimon import PaimonStore
@@ -81,6 +81,9 @@ def drain(settings: Settings) -> dict[str, int | float]:
             stage.result()
         with IcebergStore.open(home) as archive, PaimonStore.open(home) as candles:
             rebuild_overdue(archive, candles)  # an older recording than one before: no seal comes for it
+            traded = sorted({str(partition.product) for partition in archive.partitions(schemas.TRADES)})
+    # Only now it is known which products it holds; Dagster's partitions are made of them.
+    home.remember(LastRun(settings.feed, home.namespace, settings.products or tuple(traded)))
     return {
         "received": totals.received,
         "accepted": totals.accepted,

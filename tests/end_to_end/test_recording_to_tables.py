@@ -15,6 +15,8 @@ import pytest
 import zstandard
 from typed_commands import output_of
 
+from lakehouse.home import last_run
+
 
 def raw_frames(market_data: Path) -> Iterator[tuple[int, str]]:
     """The receiver's clock in ns and the frame, as the recorder wrote them."""
@@ -88,6 +90,12 @@ def test_the_summary_accounts_for_every_input(summary: dict[str, Any]) -> None:
     assert summary["trades"] == 9_757
     assert summary["gaps"] == 0
     assert summary["quotes"] > 10_000
+
+
+def test_dagster_offers_the_products_of_the_recording(summary: dict[str, Any], home: Path) -> None:
+    run = last_run(home / "data")
+    assert run is not None
+    assert (run.products, run.namespace) == (("BTC-USDT",), "market")
 
 
 def test_candles_equal_an_independent_computation(

@@ -89,6 +89,30 @@ def test_a_candle_becomes_complete_when_its_neighbour_comes(spine: SqliteSpine, 
     assert complete == {START: False, START + minute: True, START + 2 * minute: False}
 
 
+class CountingStore(PaimonStore):
+    """Remembers how many rows it was given."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rows: list[int] = []
+
+    def upsert(self, table: Table, rows: pa.Table, *, properties: Mapping[str, str] | None = None) -> int:
+        self.rows.append(rows.num_rows)
+        return super().upsert(table, rows, properties=properties)
+
+
+def test_only_what_changed_is_written(spine: SqliteSpine, home: Home) -> None:
+    with CountingStore.open(home) as store:
+        running = opened(spine, store)
+        publish(spine, [trade("BTC-USD", i, START + i * 60_000_000) for i in range(1, 6)])
+        running.step()
+        publish(spine, [trade("BTC-USD", 6, START + 301_000_000)])
+        running.step()
+        publish(spine, [trade("BTC-USD", 6, START + 301_000_000)])
+        running.step()
+        assert store.rows == [5, 1, 0]
+
+
 def test_trades_past_the_horizon_are_counted_and_left_alone(spine: SqliteSpine, store: PaimonStore) -> None:
     running = opened(spine, store)
     publish(spine, [trade("BTC-USD", 1, START), trade("BTC-USD", 3, START + 660_000_000)])

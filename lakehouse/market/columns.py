@@ -103,7 +103,7 @@ def check_codes(codes: Codes, vocabulary: Sequence[str | None], meaning: str) ->
     lowest, highest = int(codes.min()), int(codes.max())
     if lowest >= 0 and highest < len(vocabulary) and None not in vocabulary:
         return
-    used = np.flatnonzero(np.bincount(codes)) if 0 <= lowest and highest < 2**16 else np.unique(codes)
+    used = np.flatnonzero(np.bincount(codes)) if lowest >= 0 and highest < 2**16 else np.unique(codes)
     for code in used.tolist():
         if not 0 <= code < len(vocabulary) or vocabulary[code] is None:
             raise UnknownCodeError(meaning, code, int(np.flatnonzero(codes == code)[0]))

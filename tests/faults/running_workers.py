@@ -129,6 +129,29 @@ class Workers:
         samples = scrape(self.home, worker)
         return None if samples is None else total(samples, name)
 
+    def is_working(self, name: str) -> bool:
+        """Tell whether a worker has done something since it was started."""
+        if name == "exchange":
+            port = int(self.environment["LAKEHOUSE_SIMULATED_WEBSOCKET_PORT"])
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+        done = "lakehouse_feed_received_total" if name == "feed" else "lakehouse_engine_messages_total"
+        return (self.metric(name, done) or 0) > 0
+
+    def check_alive(self) -> None:
+        """Fail if a worker has ended by itself."""
+        for name, process in self.running.items():
+            assert process.poll() is None, f"{name} ended ({process.returncode}):\n{self.log(name)}"
+
+    def wait_until(self, reached: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait for something that has to happen in time while all workers live."""
+
+        def reached_alive() -> bool:
+            self.check_alive()
+            return reached()
+
+        wait_until(reached_alive, seconds, f"{what}\n{self.log('feed')}")
+
     def stop_when_all_is_committed(self, seconds: float = 120) -> None:
         """Stop the feed, let the stages come to the end of the log, and stop them."""
         self.stop("feed")

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from running_workers import STAGES, Log, fixed_exchange, ports_of, wait_until, workers
+from running_workers import STAGES, Log, fixed_exchange, ports_of, workers
 from truth import check_rest_candles, check_tables
 
 from lakehouse.market.time import SECOND_US, parse_iso
@@ -97,7 +97,9 @@ def run_market(
         for name in ("feed", *STAGES):
             platform.start(name)
         log = Log(platform.home)
-        wait_until(lambda: log.covers(dict.fromkeys(PRODUCTS, 1)) or bool(log.known), 30, "trades came")
+        platform.wait_until(
+            lambda: log.covers(dict.fromkeys(PRODUCTS, 1)) or bool(log.known), 30, "trades came"
+        )
         asked = [
             (kind, product, amount)
             for kind, amount in also
@@ -107,7 +109,7 @@ def run_market(
             ask_for(rest, kind, product, amount)
             time.sleep(seconds / speed / 2 / len(asked))
         real_seconds = 60 + 20 * seconds / speed
-        wait_until(lambda: log.covers(last_ids), real_seconds, f"all trades\n{platform.log('feed')}")
+        platform.wait_until(lambda: log.covers(last_ids), real_seconds, "all trades")
         log.close()
         time.sleep(2)  # reordered trades are in; the last gaps are closed
         platform.stop_when_all_is_committed()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from market_recording import record_market
-from running_workers import STAGES, Log, Workers, free_ports, wait_until, workers
+from running_workers import STAGES, Log, Workers, free_ports, workers
 from truth import check_rest_candles, check_tables
 
 from lakehouse.home import Home
@@ -24,23 +24,28 @@ NAMES = ("exchange", "feed", *STAGES)
 def kill_again_and_again(
     platform: Workers, chances: random.Random, *, times: int, longest: float
 ) -> dict[str, int]:
-    """Kill each worker so often, each at moments of its own, and start it again at once."""
+    """Kill each worker so often, each at moments of its own, and start it again at once.
 
-    def next_moment() -> float:
-        # Many soon after the start, while what the last kill left is being repaired.
-        return time.monotonic() + chances.uniform(0.2, chances.choice([longest / 4, longest]))
-
-    due = {name: next_moment() for name in NAMES}
+    Two of three kills come while it works, up to `longest` seconds after it has begun to; the third while
+    it is still repairing what the last one left.
+    """
+    due: dict[str, float | None] = dict.fromkeys(NAMES)
     kills = dict.fromkeys(NAMES, 0)
     while due:
-        name = min(due, key=due.__getitem__)
-        time.sleep(max(due[name] - time.monotonic(), 0))
-        platform.kill(name)
-        platform.start(name)
-        kills[name] += 1
-        due[name] = next_moment()
-        if kills[name] == times:
-            del due[name]
+        time.sleep(0.02)
+        platform.check_alive()
+        for name, moment in list(due.items()):
+            if moment is None:
+                if platform.is_working(name):
+                    due[name] = time.monotonic() + chances.uniform(0, longest)
+            elif time.monotonic() >= moment:
+                platform.kill(name)
+                platform.start(name)
+                kills[name] += 1
+                early = kills[name] % 3 == 2
+                due[name] = time.monotonic() + chances.uniform(0.1, 2.0) if early else None
+                if kills[name] == times:
+                    del due[name]
     return kills
 
 
@@ -66,14 +71,12 @@ def test_workers_killed_at_any_moment_lose_and_double_nothing(
         for name in NAMES:
             platform.start(name)
         log = Log(platform.home)
-        wait_until(lambda: log.covers(dict.fromkeys(PRODUCTS, 1)), 60, "trades of every product")
-        kills = kill_again_and_again(
-            platform, random.Random(seed), times=50 if full else 2, longest=9.0 if full else 4.0
-        )
+        platform.wait_until(lambda: log.covers(dict.fromkeys(PRODUCTS, 1)), 60, "trades of every product")
+        kills = kill_again_and_again(platform, random.Random(seed), times=50 if full else 2, longest=3.0)
         assert set(kills.values()) == {50 if full else 2}
         now = now_us()
         last_ids = {product: market[product].last_id_before(now) for product in PRODUCTS}
-        wait_until(lambda: log.covers(last_ids), 180, f"all trades\n{platform.log('feed')}")
+        platform.wait_until(lambda: log.covers(last_ids), 100, "all trades")
         log.close()
         platform.stop_when_all_is_committed()
         trades = check_tables(platform.home, market)

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from running_workers import STAGES, Log, Workers, free_ports, wait_until, workers
+from running_workers import STAGES, Log, Workers, free_ports, workers
 from truth import check_tables
 
 from lakehouse.market.time import now_us
@@ -94,7 +94,9 @@ def test_pauses_of_one_store_lose_nothing_anywhere(tmp_path: Path, request: pyte
     ) as platform:
         for name in ("exchange", "feed", *STAGES):
             platform.start(name)
-        wait_until(lambda: all(committed(platform, name) > 0 for name in STAGES), 60, "data in every store")
+        platform.wait_until(
+            lambda: all(committed(platform, name) > 0 for name in STAGES), 60, "data in every store"
+        )
         kinds = ["iceberg-trades", "paimon-candles_1m", "hot.db", "spine.db", "feed", *STAGES]
         pauses = [(kind, chances.uniform(1, 12)) for kind in kinds * 4] if full else []
         chances.shuffle(pauses)
@@ -104,7 +106,7 @@ def test_pauses_of_one_store_lose_nothing_anywhere(tmp_path: Path, request: pyte
         log = Log(platform.home)
         now = now_us()
         last_ids = {product: market[product].last_id_before(now) for product in PRODUCTS}
-        wait_until(lambda: log.covers(last_ids), 60, f"all trades\n{platform.log('feed')}")
+        platform.wait_until(lambda: log.covers(last_ids), 60, "all trades")
         log.close()
         platform.stop_when_all_is_committed()
         trades = check_tables(platform.home, market)

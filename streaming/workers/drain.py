@@ -33,7 +33,7 @@ from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import BOOK, QUOTES, TRADES
 from streaming.workers.feed import run_feed
 from streaming.workers.preparation import PreparationError, prepare
-from streaming.workers.stages import StageName, opened
+from streaming.workers.stages import StageError, StageName, opened
 
 STAGES: tuple[StageName, ...] = ("hot", "archive", "candles")
 
@@ -156,7 +156,7 @@ def main() -> int:
         summary = drain(load_settings())
     except (
         *(SettingsError, HomeError, PreparationError, DrainError, AlreadyRunningError),
-        *(RecordingError, FeedError, SpineError),
+        *(RecordingError, FeedError, SpineError, StageError),
     ) as error:
         print(f"lakehouse stream: {error}", file=sys.stderr)
         return 1

@@ -23,6 +23,7 @@ from lakehouse.market.time import MINUTE_US, SECOND_US, to_datetime
 from lakehouse.market.trade import Exchange, Side
 from lakehouse.market.trade_columns import TradeColumns
 from lakehouse.stores.schemas import PRICE, QUOTES, TIME
+from lakehouse.stores.write_ahead import write_ahead
 
 LATEST: Final = pa.schema(
     [
@@ -142,7 +143,7 @@ class HotStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
+            write_ahead(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint=4000")
             for statement in _SCHEMA.split(";"):

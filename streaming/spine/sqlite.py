@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from lakehouse.market.time import now_us
+from lakehouse.stores.write_ahead import write_ahead
 from streaming.spine.contract import (
     Batch,
     OffsetAheadError,
@@ -78,7 +79,7 @@ class SqliteSpine:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
+            write_ahead(connection)
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA wal_autocheckpoint=4000")
             connection.execute("PRAGMA journal_size_limit=67108864")

@@ -97,7 +97,7 @@ def test_a_drain_killed_at_any_moment_ends_in_the_same_tables(
     frames = record_market(
         recording,
         seed=chances.randrange(10**6),
-        seconds=90 if full else 20,
+        seconds=60 if full else 12,
         rate=1_000.0,
         faults="gap:0.001,duplicate:0.002,reordering:0.002,late:0.001:1-60,malformed:0.001",
     )
@@ -148,10 +148,10 @@ def contents(home: Home) -> dict[str, pa.Table]:
     """All rows, without the clock of the run: whatever a recording decides has to be the same again."""
     with sql.connect(home) as tables:
         found: dict[str, pa.Table] = {
-            name: tables.execute(f"SELECT * EXCLUDE (recorded_at) FROM {name} ORDER BY ALL").to_arrow_table()
+            name: tables.sql(f"SELECT * EXCLUDE (recorded_at) FROM {name} ORDER BY ALL").to_arrow_table()
             for name in ("trades", "quotes", "book", "candles_1m", "gaps", "quarantine")
         }
-        found["intake"] = tables.execute(
+        found["intake"] = tables.sql(
             "SELECT product, day, kind, sum(accepted), sum(quarantined), sum(late) FROM intake "
             "WHERE accepted + quarantined > 0 GROUP BY ALL ORDER BY ALL"
         ).to_arrow_table()

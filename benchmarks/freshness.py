@@ -16,12 +16,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from socket import socket
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.figure import Figure, percentile
+from benchmarks.free_ports import free_ports
 from lakehouse.candles.open_minutes import OpenMinutes
 from lakehouse.home import Home
 from lakehouse.market.time import SECOND_US, now_us
@@ -34,6 +34,7 @@ from lakehouse.stores.schemas import CANDLES_1M
 from lakehouse.stores.schemas import TRADES as TRADES_TABLE
 from streaming.engines.embedded.candles import STATE
 from streaming.engines.embedded.decode import trade_records
+from streaming.exchanges.simulated.market import SimulatedMarket
 from streaming.spine.contract import Partition
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import TRADES
@@ -98,11 +99,11 @@ def measure() -> list[Figure]:
 @contextmanager
 def _running(home: Home) -> Iterator[None]:
     """Run the exchange and the workers for the block."""
-    websocket, rest = _free_ports()
+    websocket, rest = free_ports(2)
     environment = os.environ | {
         "LAKEHOUSE_HOME": str(home.root),
         "LAKEHOUSE_FEED": "simulated",
-        "LAKEHOUSE_SIMULATED_RATE": str(RATE),
+        "LAKEHOUSE_SIMULATED_RATE": str(_rate_set()),
         "LAKEHOUSE_SIMULATED_WEBSOCKET_PORT": str(websocket),
         "LAKEHOUSE_SIMULATED_REST_PORT": str(rest),
         "LAKEHOUSE_METRICS_PORT": "0",
@@ -116,20 +117,24 @@ def _running(home: Home) -> Iterator[None]:
         yield
 
 
+def _rate_set() -> float:
+    """Return the average rate to set, so that `RATE` comes in the measured time: the market has its hours."""
+    settings = load_settings(feed="simulated")
+    market = SimulatedMarket(settings.simulated_seed, settings.chosen_products, RATE)
+    start_us = now_us() + WARM_UP_SECONDS * SECOND_US
+    ids = [
+        sum(market[product].last_id_before(at_us) for product in market.products)
+        for at_us in (start_us, start_us + SECONDS * SECOND_US)
+    ]
+    return RATE * RATE * SECONDS / (ids[1] - ids[0])
+
+
 def _end(worker: str, process: subprocess.Popen[bytes]) -> None:
     died = process.poll()
     process.terminate()
     process.wait()
     if died is not None:
         raise RuntimeError(f"{worker} ended with {died} while it was measured")
-
-
-def _free_ports() -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _look(until_us: int, pause: float, offsets: Callable[[], dict[int, int]]) -> list[Sighting]:

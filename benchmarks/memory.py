@@ -10,11 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from socket import socket
 
 from benchmarks.figure import Figure
+from benchmarks.free_ports import free_ports
 
 SECONDS = 120
 EVERY_SECONDS = 5
@@ -24,7 +23,7 @@ MIB = 2**20
 def measure() -> list[Figure]:
     """Start everything with its defaults in an empty home, on free ports."""
     with tempfile.TemporaryDirectory() as folder:
-        websocket, rest, dagster = _free_ports(3)
+        websocket, rest, dagster = free_ports(3)
         environment = os.environ | {
             "LAKEHOUSE_HOME": folder,
             "LAKEHOUSE_SIMULATED_WEBSOCKET_PORT": str(websocket),
@@ -76,11 +75,3 @@ def _sizes(root: int) -> dict[str, int]:
         pss = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
         found[f"{process.name} {command}"] = int(pss.split()[1]) * 1024
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -100,7 +100,7 @@ def test_pauses_of_one_store_lose_nothing_anywhere(tmp_path: Path, request: pyte
         kinds = ["iceberg-trades", "paimon-candles_1m", "hot.db", "spine.db", "feed", *STAGES]
         pauses = [(kind, chances.uniform(1, 12)) for kind in kinds * 4] if full else []
         chances.shuffle(pauses)
-        for kind, seconds in pauses or [(kind, 1.5) for kind in kinds[:4]]:
+        for kind, seconds in pauses or [(kind, 1.0) for kind in kinds[:4]]:
             pause(platform, kind, seconds)
             time.sleep(0.5)
         log = Log(platform.home)

@@ -16,7 +16,7 @@ LAG_LIMIT = 500_000
 """Messages a stage may be behind in one partition before it counts as wrong."""
 
 STALE_SECONDS = 30.0
-"""Age of a live product's newest trade in the hot store that counts as wrong (the SLA)."""
+"""Age of the newest trade of all live products in the hot store that counts as wrong (the SLA)."""
 
 
 @dataclass
@@ -65,11 +65,12 @@ def _lag(found: Report, samples: dict[str, Samples | None]) -> None:
 
 def _freshness(found: Report, hot: Samples | None, *, live: bool) -> None:
     table = Table("product", "newest trade, seconds ago", title="Freshness", title_justify="left")
-    for labels, age in sorted((hot or {}).get("lakehouse_engine_freshness_seconds", {}).items()):
-        product = dict(labels)["product"]
-        table.add_row(product, f"{age:.1f}")
-        if live and age > STALE_SECONDS:
-            found.wrong.append(f"the newest trade of {product} is {age:.0f} s old")
+    ages = (hot or {}).get("lakehouse_engine_freshness_seconds", {})
+    for labels, age in sorted(ages.items()):
+        table.add_row(dict(labels)["product"], f"{age:.1f}")
+    # One product may be quiet, and a gap would show; all of them at once are not.
+    if live and ages and min(ages.values()) > STALE_SECONDS:
+        found.wrong.append(f"the newest trade of any product is {min(ages.values()):.0f} s old")
     found.tables.append(table)
 
 

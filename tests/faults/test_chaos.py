@@ -66,7 +66,7 @@ def run_market(
 
     `also` are faults to ask for, one after the other for each product, while the market runs.
     """
-    lead = int(4 * speed)  # the feed needs some seconds to connect
+    lead = int(10 * speed)  # the feed needs some seconds to connect, on a busy machine more
     end_us = START + (lead + seconds) * SECOND_US
     market = SimulatedMarket(seed, PRODUCTS, RATE)
     last_ids = {product: market[product].last_id_before(end_us) for product in PRODUCTS}

@@ -44,8 +44,12 @@ def _workers(found: Report, states: dict[str, str], samples: dict[str, Samples |
     for name, state in states.items():
         answers = "answer" if samples.get(name) is not None else "-" if name == "dagster" else "silent"
         table.add_row(name, state.lower(), answers)
-        if state not in ("RUNNING", "STARTING") and not (name == "feed" and state == "EXITED"):
+        if name == "feed" and state == "EXITED":
+            continue  # the end of a recording
+        if state not in ("RUNNING", "STARTING"):
             found.wrong.append(f"worker {name} is {state.lower()}")
+        elif answers == "silent":
+            found.wrong.append(f"worker {name} doesn't answer (yet)")
     if not states:
         found.wrong.append("nothing is running: start it with `lakehouse up`")
     found.tables.append(table)

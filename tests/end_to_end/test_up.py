@@ -79,8 +79,10 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 
 def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> None:
-    eventually(lambda: platform.status().returncode == 0)
-    assert "All is well." in platform.status().stdout
+    while (first := platform.status()).returncode:
+        assert "WRONG: " in first.stdout  # it says why, from the first moment on
+        assert platform.process.poll() is None
+    assert "All is well." in first.stdout
     second = run(platform.folder, "up", "--no-dagster", **platform.settings)
     assert second.returncode == 1
     assert "already running" in second.stderr

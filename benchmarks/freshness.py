@@ -38,6 +38,7 @@ from streaming.exchanges.simulated.market import SimulatedMarket
 from streaming.spine.contract import Partition
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import TRADES
+from streaming.workers.hot import PAUSE_SECONDS
 
 RATE = 12_000
 WARM_UP_SECONDS = 20
@@ -46,6 +47,9 @@ AFTER_SECONDS = 6
 """Looking goes on this long, so that the last trade has been committed everywhere."""
 
 WORKERS = ("simulated_exchange", "feed", "hot", "archive", "candles")
+
+_EVENT, _RECEIVED, _SOURCE = range(3)
+"""Columns of `_times`."""
 
 Sighting = tuple[int, int, int]
 """When it was seen (µs UTC), a partition, and its next offset by then."""
@@ -68,32 +72,37 @@ def measure() -> list[Figure]:
         with SqliteSpine.open(home.spine) as spine:
             log = [_times(spine, number) for number in range(spine.partitions)]
     measured = [_chosen(times, start_us, end_us) for times in log]
-    socket_ms = np.concatenate(
-        [times[chosen, 1] - times[chosen, 0] for times, chosen in zip(log, measured, strict=True)]
+    to_socket = np.concatenate(
+        [
+            times[chosen, _RECEIVED] - times[chosen, _EVENT]
+            for times, chosen in zip(log, measured, strict=True)
+        ]
     ).tolist()
-    rate = len(socket_ms) / SECONDS
+    rate = len(to_socket) / SECONDS
     if rate < 0.9 * RATE:
         raise RuntimeError(f"only {rate:,.0f} trades a second arrived, not {RATE:,}: is the machine busy?")
-    interval = load_settings().commit_interval_ms / 1000
+    settings = load_settings()
+    waits = settings.flush_interval_ms + PAUSE_SECONDS * 1000
+    commits = ("s", "time between commits", settings.commit_interval_ms / 1000)
     figures = []
     for part, name in ((0.5, "p50"), (0.99, "p99")):
-        alone = percentile(socket_ms, part) / 1000
+
+        def latency(seen: list[Sighting], since: int, part: float = part) -> float:
+            return percentile(_latencies(seen, log, measured, since), part) / SECOND_US
+
+        soon, in_time = ("≤ 50 ms", "≤ 5 s") if name == "p99" else ("–", "–")
+        alone = percentile(to_socket, part) / 1000
         figures += [
             Figure(
-                f"trade → hot store at {rate:,.0f} trades/s, {name}",
-                percentile(_latencies(hot, log, measured), part) / 1000,
-                *("ms", "trade → the feed's socket", alone),
-                "≤ 50 ms" if name == "p99" else "–",
+                f"frame at the feed's socket → hot store, {rate:,.0f} trades/s, {name}",
+                *(latency(hot, _RECEIVED) * 1000, "ms", "the feed's and the hot stage's waits", waits, soon),
             ),
-            *(
-                Figure(
-                    f"trade → {store}, {name}",
-                    percentile(_latencies(seen, log, measured), part) / SECOND_US,
-                    *("s", "time between commits", interval),
-                    "≤ 5 s" if name == "p99" else "–",
-                )
-                for store, seen in (("committed in Iceberg", iceberg), ("candle in Paimon", paimon))
+            Figure(
+                f"trade → hot store, {name}",
+                *(latency(hot, _EVENT) * 1000, "ms", "trade → the feed's socket", alone, soon),
             ),
+            Figure(f"trade → row in Iceberg, {name}", latency(iceberg, _EVENT), *commits, in_time),
+            Figure(f"trade → candle in Paimon, {name}", latency(paimon, _EVENT), *commits, in_time),
         ]
     return figures
 
@@ -195,15 +204,18 @@ def _times(spine: SqliteSpine, number: int) -> npt.NDArray[np.int64]:
 
 def _chosen(times: npt.NDArray[np.int64], start_us: int, end_us: int) -> npt.NDArray[np.bool_]:
     chosen: npt.NDArray[np.bool_] = (
-        (times[:, 0] >= start_us) & (times[:, 0] < end_us) & (times[:, 2] == Source.FEED)
+        (times[:, _EVENT] >= start_us) & (times[:, _EVENT] < end_us) & (times[:, _SOURCE] == Source.FEED)
     )
     return chosen
 
 
 def _latencies(
-    seen: list[Sighting], log: list[npt.NDArray[np.int64]], measured: list[npt.NDArray[np.bool_]]
+    seen: list[Sighting],
+    log: list[npt.NDArray[np.int64]],
+    measured: list[npt.NDArray[np.bool_]],
+    since: int,
 ) -> list[int]:
-    """Return the µs from each measured trade's time to the first look that found it."""
+    """Return the µs from a time of each measured trade (a column of `_times`) to its first sighting."""
     found = []
     for number, (times, chosen) in enumerate(zip(log, measured, strict=True)):
         sightings = [(offset, at_us) for at_us, of, offset in seen if of == number]
@@ -211,5 +223,5 @@ def _latencies(
         first = np.searchsorted(offsets, np.flatnonzero(chosen), side="right")
         if (first == len(offsets)).any():
             raise RuntimeError(f"{int((first == len(offsets)).sum())} trades had not come by the end")
-        found.append(at_us[first] - times[chosen, 0])
+        found.append(at_us[first] - times[chosen, since])
     return [int(one) for one in np.concatenate(found)]

@@ -1,7 +1,6 @@
 """The feed: from an exchange's socket, or a recording, into the spine."""
 
 import asyncio
-import gc
 import signal
 import sys
 
@@ -21,6 +20,7 @@ from streaming.feed.recorded import run_recorded
 from streaming.spine.contract import Spine, SpineError
 from streaming.spine.sqlite import SqliteSpine
 from streaming.workers import metrics
+from streaming.workers.garbage import collect_seldom
 
 log = structlog.get_logger()
 
@@ -78,9 +78,7 @@ async def _run() -> FeedTotals:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     with SqliteSpine.open(home.spine, settings.spine_partitions) as spine:
-        # Frames are many small objects that die young and hold no cycles: collect them seldom.
-        gc.freeze()
-        gc.set_threshold(100_000, 50, 50)
+        collect_seldom()
         return await run_feed(settings, home, spine, stop)
 
 

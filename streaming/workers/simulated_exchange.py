@@ -14,6 +14,7 @@ from lakehouse.settings import Settings, SettingsError, load_settings
 from streaming.exchanges.simulated.faults import FaultPlanError
 from streaming.exchanges.simulated.metrics import ExchangeCollector
 from streaming.exchanges.simulated.server import SimulatedExchange
+from streaming.workers.garbage import collect_seldom
 from streaming.workers.metrics import serve
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ async def run(settings: Settings) -> None:
             speed=settings.simulated_speed,
             faults=settings.simulated_faults,
         )
+        collect_seldom()
         failing = asyncio.create_task(exchange.wait())
         stopping = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait({failing, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -20,6 +20,7 @@ from streaming.engines.metrics import DUPLICATES, ERRORS, MESSAGES, TOO_LATE, Pr
 from streaming.spine.contract import Spine, SpineError
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import READERS
+from streaming.workers.garbage import collect_seldom
 from streaming.workers.metrics import serve
 from streaming.workers.stages import StageError, StageName, opened
 
@@ -64,6 +65,7 @@ def main(name: StageName, *, pause_seconds: Callable[[Settings], float], retains
         ):
             REGISTRY.register(Progress(stage))
             serve(name, settings, home)
+            collect_seldom()
             run(stage, stop, pause_seconds(settings), [Retention(spine, settings)] if retains else [])
     except (
         *(SettingsError, HomeError, AlreadyRunningError, SpineError),

@@ -6,12 +6,11 @@ from typing import Final
 import msgspec
 
 from lakehouse.market.quarantine import RefusedError
-from lakehouse.market.trade import Trade
 from streaming.exchanges.binance.frames import Decoder, rest_trade
 from streaming.exchanges.binance.symbols import Symbols
 from streaming.exchanges.contract import BookSnapshot, RestError, TradePage
-from streaming.exchanges.fields import json_object
 from streaming.exchanges.rest import RateLimit, RestClient
+from streaming.exchanges.rest_records import read_records
 
 PAGE: Final = 1000
 """The most trades an answer holds."""
@@ -24,8 +23,6 @@ _WEIGHT_PER_SECOND: Final = 80.0
 _HISTORICAL_WEIGHT: Final = 25.0
 _BOOK_WEIGHT: Final = 250.0
 _AGGREGATE_WEIGHT: Final = 4.0
-
-_decode_records = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class _Aggregate(msgspec.Struct):
@@ -60,7 +57,9 @@ class BinanceRest:
             response = await self._client.get(
                 "/api/v3/historicalTrades", parameters, weight=_HISTORICAL_WEIGHT
             )
-            trades, refused = _records(product, response.content)
+            trades, refused = read_records(
+                product, response.content, lambda record: rest_trade(record, product)
+            )
             # `fromId` counts upward, and over a hole the answer goes beyond what was asked for.
             wanted = [
                 trade
@@ -107,20 +106,3 @@ class BinanceRest:
             return _decode_aggregates(response.content)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise RestError(f"the aggregate trades {parameters} can't be read: {error}") from error
-
-
-def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, RefusedError]]]:
-    """Return the trades of an answer, and the records that are none with the reason."""
-    try:
-        records = _decode_records(content)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RestError(f"the trades of {product} are no JSON list: {error}") from error
-    trades: list[Trade] = []
-    refused: list[tuple[bytes, RefusedError]] = []
-    for record in records:
-        raw = bytes(record)
-        try:
-            trades.append(rest_trade(json_object(raw.decode("utf-8", "surrogateescape")), product))
-        except RefusedError as error:
-            refused.append((raw, error))
-    return trades, refused

@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
-import msgspec
-
 from lakehouse.market.product import checked_product
 from lakehouse.market.quarantine import RefusedError
 from lakehouse.market.trade import Trade
@@ -12,11 +10,10 @@ from streaming.exchanges.coinbase import frames
 from streaming.exchanges.contract import BookSnapshot, RestError, TradePage
 from streaming.exchanges.fields import Fields, json_object
 from streaming.exchanges.rest import RateLimit, RestClient
+from streaming.exchanges.rest_records import read_records
 
 PAGE: Final = 1000
 """The most trades an answer holds."""
-
-_decode_records = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class CoinbaseRest:
@@ -113,16 +110,4 @@ def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[byte
     usual = frames.usual_records(product, content)
     if usual is not None:
         return usual, []
-    try:
-        records = _decode_records(content)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RestError(f"the trades of {product} are no JSON list: {error}") from error
-    trades: list[Trade] = []
-    refused: list[tuple[bytes, RefusedError]] = []
-    for record in records:
-        raw = bytes(record)
-        try:
-            trades.append(frames.trade(json_object(raw.decode("utf-8", "surrogateescape")), product=product))
-        except RefusedError as error:
-            refused.append((raw, error))
-    return trades, refused
+    return read_records(product, content, lambda record: frames.trade(record, product=product))

@@ -115,7 +115,15 @@ class Stream:
                 await asyncio.sleep(0)
                 while self._waits and any(client.unread > _ENOUGH_UNREAD for client in self._clients):
                     await asyncio.sleep(_TICK_SECONDS / 4)
+            self._prepare()
             await asyncio.sleep(_TICK_SECONDS)
+
+    def _prepare(self) -> None:
+        """Make one product's next second: all of them at its start would hold everybody up."""
+        second = self.position_us // SECOND_US + 1
+        for product, clients in self._wanting().items():
+            if self.products[product].prepare(second, _channels(clients)):
+                return
 
     def _advance(self, end_us: int) -> None:
         """Send what happens from the position to before `end_us`, which is in the same second or its end."""
@@ -126,9 +134,7 @@ class Stream:
         skew_us = self.faults.skew_us(start_us)
         for product, clients in wanting.items():
             stream = self.products[product]
-            wanted = 0
-            for _, channels in clients:
-                wanted |= channels
+            wanted = _channels(clients)
             pieces: Pieces = []
             if quiet_us < self.market_us:
                 pieces = stream.pieces(quiet_us, self.market_us, wanted, skew_us)
@@ -179,6 +185,14 @@ class Stream:
     def _cut_all(self) -> None:
         for client in list(self._clients):
             client.cut_off()
+
+
+def _channels(clients: Sequence[tuple[Client, int]]) -> int:
+    """Return the channels that somebody subscribed to."""
+    wanted = 0
+    for _, channels in clients:
+        wanted |= channels
+    return wanted
 
 
 def _share(

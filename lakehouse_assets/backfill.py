@@ -97,7 +97,7 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: th
             if stop.is_set():
                 raise KeyboardInterrupt
             if not run.success:
-                failed[key] = run.run_id
+                failed[key] = f"{_problem(run)} (run {run.run_id})"
             for event in run.get_asset_materialization_events():
                 if event.asset_key == dg.AssetKey(TRADES.name):
                     count = event.materialization.metadata["dagster/partition_row_count"].value
@@ -105,12 +105,26 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: th
             progress.update(task, advance=1, trades=trades)
         progress.update(task, description="past days")
     if failed:
-        first, run_id = next(iter(failed.items()))
+        first, problem = next(iter(failed.items()))
         raise BackfillError(
-            f"{len(failed)} of {len(keys)} product-days could not be sealed, such as {first}: see run "
-            f"{run_id} in Dagster, and start again to go on with them"
+            f"{len(failed)} of {len(keys)} product-days could not be sealed, such as {first}: {problem}. "
+            "Dagster shows the runs; start again to go on with these days"
         )
     console.print(f"{len(keys)} product-days, {trades:,} trades in {time.monotonic() - started:.0f} s.")
+
+
+def _problem(run: dg.ExecuteInProcessResult) -> str:
+    """Say for a person why a run failed."""
+    for evaluation in run.get_asset_check_evaluations():
+        if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
+            return f"the check {evaluation.check_name} failed: {(evaluation.description or '').rstrip('.')}"
+    for failure in run.get_step_failure_events():
+        error = failure.step_failure_data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return error.message.strip()
+    return "the run failed"
 
 
 def _instance() -> dg.DagsterInstance:

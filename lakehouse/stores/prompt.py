@@ -2,7 +2,9 @@
 
 import argparse
 import readline
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import duckdb
 
@@ -14,9 +16,19 @@ HISTORY_LINES = 2000
 
 
 def run_statement(home: Home, statement: str, style: sql.Format) -> None:
-    """Print what a statement returns, over the tables as they are at this moment."""
-    with sql.connect(home) as connection:
-        sql.render(sql.run_query(connection, statement), style, sys.stdout)
+    """Print what a statement returns, over the tables as they are at this moment; Ctrl-C ends it.
+
+    It runs in a thread: DuckDB doesn't look for signals while it works in the main one.
+    """
+    with sql.connect(home) as connection, ThreadPoolExecutor(1) as worker:
+        running = worker.submit(lambda: sql.render(sql.run_query(connection, statement), style, sys.stdout))
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            while not running.done():  # one that comes before the statement starts is forgotten
+                connection.interrupt()
+                wait([running], 0.05)
+            raise
 
 
 def run_prompt(home: Home, style: sql.Format) -> None:
@@ -45,6 +57,8 @@ def run_prompt(home: Home, style: sql.Format) -> None:
             run_statement(home, statement, style)
         except duckdb.Error as error:
             print(error, file=sys.stderr)
+        except KeyboardInterrupt:
+            print()
         statement = ""
         readline.write_history_file(history)
 
@@ -55,6 +69,8 @@ def main() -> int:
     parser.add_argument("--format", choices=["table", "csv", "json"], default="table")
     parser.add_argument("statement", nargs="?")
     arguments = parser.parse_args()
+    # polars puts its own handler in the place of Python's as it is imported; with that, Ctrl-C ends no wait.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         home = home_of(load_settings())
         if arguments.statement is not None:
@@ -66,6 +82,8 @@ def main() -> int:
     except (SettingsError, HomeError, duckdb.Error) as error:
         print(f"lakehouse sql: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

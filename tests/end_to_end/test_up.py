@@ -125,9 +125,8 @@ def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> Non
 def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run(
-            tmp_path, "up", "--no-dagster", metrics_port="0", simulated_rest_port=str(port), backfill_days="0"
-        )
+        ports = {"simulated_websocket_port": str(free_ports(1)[0]), "simulated_rest_port": str(port)}
+        done = run(tmp_path, "up", "--no-dagster", metrics_port="0", backfill_days="0", **ports)
     assert done.returncode == 1
     assert f"port {port} on 127.0.0.1 can't be used" in done.stderr
     assert "LAKEHOUSE_SIMULATED_REST_PORT" in done.stderr

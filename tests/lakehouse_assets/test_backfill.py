@@ -62,7 +62,19 @@ def test_what_could_not_be_sealed_is_said(
     backfill(1, instance, Console(file=StringIO()), threading.Event())
     with tables.iceberg() as store:
         store.append(TRADES, store.scan(TRADES, product=BTC, day=DAY).slice(0, 1))
-    with pytest.raises(BackfillError, match=r"1 of 1 product-days could not be sealed, such as .*BTC-USD"):
+    said = r"1 of 1 product-days could not be sealed, such as .*BTC-USD: the check no_duplicate_trades failed"
+    with pytest.raises(BackfillError, match=said):
+        backfill(1, instance, Console(file=StringIO()), threading.Event())
+
+
+def test_an_error_is_said_with_the_day(
+    tables: Lakehouse, instance: dg.DagsterInstance, yesterday: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr("lakehouse_assets.market.trades.seal_day", broken)
+    with pytest.raises(BackfillError, match=r"BTC-USD: OSError: no space left on the device \(run "):
         backfill(1, instance, Console(file=StringIO()), threading.Event())
 
 

@@ -5,9 +5,9 @@ Settings come from `LAKEHOUSE_*` variables, then `.env` in the current folder, t
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lakehouse.market.product import InvalidProductError, checked_product
@@ -36,8 +36,20 @@ class Settings(BaseSettings):
     products: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Products, separated by commas. Empty: six common ones, or all a recording holds."
     )
-    profile: Literal["embedded"] = Field(
-        "embedded", description="Which implementation each tier has: embedded needs no server."
+    profile: Literal["embedded", "cluster"] = Field(
+        "embedded",
+        description="Which implementation each tier has: embedded needs no server, cluster takes Iggy, "
+        "Fluss and Flink.",
+    )
+    spine: Literal["sqlite", "iggy"] | None = Field(
+        None, description="The log: sqlite or iggy. Empty: the profile's."
+    )
+    hot_store: Literal["sqlite", "fluss"] | None = Field(
+        None, description="The hot store: sqlite or fluss. Empty: the profile's."
+    )
+    engine: Literal["embedded", "flink"] | None = Field(
+        None,
+        description="What makes the tables: embedded or flink (which reads fluss). Empty: the profile's.",
     )
     host: str = Field("127.0.0.1", description="Address everything listens on.")
 
@@ -66,6 +78,39 @@ class Settings(BaseSettings):
     spine_retention_hours: float = Field(48.0, gt=0, description="Age at which read messages are dropped.")
     spine_retention_mib: int = Field(
         2048, ge=1, description="Size of a partition above which read messages are dropped."
+    )
+
+    iggy_address: str = Field("127.0.0.1:8090", description="Iggy's TCP address.")
+    iggy_username: str = Field("iggy", description="User that may create streams and topics in Iggy.")
+    iggy_password: SecretStr = Field(SecretStr("iggy"), description="That user's password.")
+    iggy_timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer of Iggy.")
+    iggy_allow_weak_topics: bool = Field(
+        False,
+        description="Run on topics whose acknowledgement means memory only: a crash of Iggy loses data.",
+    )
+    fluss_address: str = Field("127.0.0.1:9123", description="Fluss's coordinator.")
+    fluss_replicas: int = Field(3, ge=1, le=16, description="Replicas of each Fluss table.")
+    fluss_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Longest wait for one acknowledgement of Fluss; after it a new connection is made.",
+    )
+    flink_url: str = Field("http://127.0.0.1:8081", description="REST interface of Flink's JobManager.")
+    flink_gateway_url: str = Field("http://127.0.0.1:8083", description="Flink's SQL gateway.")
+    flink_parallelism: int = Field(2, ge=1, le=128, description="Parallelism of the streaming job.")
+    flink_checkpoint_seconds: float = Field(
+        5.0,
+        ge=0.5,
+        le=600,
+        description="Time between the streaming job's checkpoints, which are its commits.",
+    )
+    iceberg_catalog: SecretStr | None = Field(
+        None,
+        description="Iceberg's catalog as postgresql://user:password@host:port/database. Empty: the native "
+        "cluster's PostgreSQL with the flink engine, else an SQLite file in the home.",
+    )
+    cluster_jars: Path | None = Field(
+        None, description="Folder that keeps the cluster's Java parts. Empty: cluster/jars in the home."
     )
 
     flush_interval_ms: int = Field(
@@ -113,6 +158,27 @@ class Settings(BaseSettings):
             raise ValueError(f"{value[:60]!r} is none of simulated, coinbase, binance, recording:PATH")
         return value
 
+    @model_validator(mode="after")
+    def _check_tiers(self) -> Self:
+        if self.engine_kind == "flink" and self.hot_store_kind != "fluss":
+            raise ValueError("flink reads what fluss holds: LAKEHOUSE_HOT_STORE=fluss is needed with it")
+        return self
+
+    @property
+    def spine_kind(self) -> Literal["sqlite", "iggy"]:
+        """Which log is used."""
+        return self.spine or ("iggy" if self.profile == "cluster" else "sqlite")
+
+    @property
+    def hot_store_kind(self) -> Literal["sqlite", "fluss"]:
+        """Which hot store is used."""
+        return self.hot_store or ("fluss" if self.profile == "cluster" else "sqlite")
+
+    @property
+    def engine_kind(self) -> Literal["embedded", "flink"]:
+        """What makes the tables."""
+        return self.engine or ("flink" if self.profile == "cluster" else "embedded")
+
     @property
     def feed_kind(self) -> FeedKind:
         """What kind of feed is chosen."""
@@ -139,7 +205,8 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         sentences = [
-            f"LAKEHOUSE_{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            f"LAKEHOUSE_{str((*problem['loc'], 'engine')[0]).upper()}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors()
         ]
         raise SettingsError("; ".join(sentences)) from None

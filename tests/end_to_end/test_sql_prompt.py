@@ -74,6 +74,7 @@ def test_a_prompt_answers_survives_errors_and_remembers_statements(tmp_path: Pat
         terminal.type(b"select nothing from nowhere;\n")
         assert "nowhere does not exist" in terminal.wait_for("lakehouse> ")
         terminal.type(b"select something that is dropped")
+        terminal.wait_for("dropped")  # a Ctrl-C before the line is being read would be lost in readline
         terminal.type(CTRL_C)
         terminal.wait_for("lakehouse> ")
         terminal.type(b"select sum(a.range * b.range) from range(1000000) a, range(1000000) b;\n")

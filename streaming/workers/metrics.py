@@ -6,7 +6,6 @@ got. The metrics themselves are defined beside what they measure.
 
 import os
 from pathlib import Path
-from typing import Final
 
 import httpx
 import msgspec
@@ -15,9 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings
-
-WORKERS: Final = ("exchange", "feed", "hot", "archive", "candles")
-"""The workers in the order in which they take ports from `LAKEHOUSE_METRICS_PORT` on."""
+from streaming.workers.roster import WORKERS
 
 Labels = tuple[tuple[str, str], ...]
 Samples = dict[str, dict[Labels, float]]

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from lakehouse.home import Home
 from lakehouse.settings import Settings
 from streaming.workers.metrics import Samples, scrape, total
-
-STAGES = ("hot", "archive", "candles")
+from streaming.workers.roster import readers
 
 
 def progress_lines(settings: Settings, home: Home) -> Iterator[str]:
@@ -20,7 +19,7 @@ def progress_lines(settings: Settings, home: Home) -> Iterator[str]:
         rate = 0.0 if asked_before is None else max(received - received_before, 0) / (asked - asked_before)
         received_before, asked_before = received, asked
         parts = [label, _feed_part(feed, settings, rate)]
-        for stage in STAGES:
+        for stage in readers(settings):
             parts.append(_stage_part(stage, scrape(home, stage)))
         gaps = int(total(feed, "lakehouse_feed_gaps_open"))
         parts.append("no gaps" if gaps == 0 else f"{gaps} GAPS OPEN")

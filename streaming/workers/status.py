@@ -9,7 +9,8 @@ from rich.table import Table
 from lakehouse.home import Home, HomeError, home_of
 from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores import sql
-from streaming.workers.metrics import WORKERS, Samples, scrape, total
+from streaming.workers.metrics import Samples, scrape, total
+from streaming.workers.roster import WORKERS, readers
 from streaming.workers.supervisor import supervised
 
 LAG_LIMIT = 500_000
@@ -32,8 +33,8 @@ def report(settings: Settings, home: Home) -> Report:
     found = Report()
     samples = {worker: scrape(home, worker) for worker in WORKERS}
     _workers(found, supervised(home), samples)
-    _lag(found, samples)
-    _freshness(found, samples["hot"], live=settings.recording is None)
+    _lag(found, samples, readers(settings))
+    _freshness(found, samples[readers(settings)[0]], live=settings.recording is None)
     _intake(found, samples["feed"])
     _missing_and_refused(found, home)
     return found
@@ -55,9 +56,9 @@ def _workers(found: Report, states: dict[str, str], samples: dict[str, Samples |
     found.tables.append(table)
 
 
-def _lag(found: Report, samples: dict[str, Samples | None]) -> None:
+def _lag(found: Report, samples: dict[str, Samples | None], stages: tuple[str, ...]) -> None:
     table = Table("stage", "topic", "partition", "messages behind", title="Lag", title_justify="left")
-    for worker in ("hot", "archive", "candles"):
+    for worker in stages:
         for labels, lag in sorted((samples[worker] or {}).get("lakehouse_engine_lag_messages", {}).items()):
             names = dict(labels)
             table.add_row(names["stage"], names["topic"], names["partition"], f"{lag:,.0f}")

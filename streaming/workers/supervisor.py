@@ -29,12 +29,14 @@ import lakehouse
 from lakehouse.home import Home, HomeError
 from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores.lock import AlreadyRunningError, held
-from streaming.workers.metrics import WORKERS
 from streaming.workers.preparation import PreparationError, prepare
 from streaming.workers.progress_line import progress_lines
+from streaming.workers.roster import WORKERS, workers
 
 ROOT = Path(lakehouse.__file__).parents[1]
 """The repository: where dagster.yaml and workspace.yaml lie."""
+
+_PRIORITIES = {"exchange": 1, "feed": 3, "dagster": 4}
 
 STOP_SECONDS = 30
 """How long a worker may take to commit and stop before it is killed."""
@@ -62,23 +64,26 @@ def programs(settings: Settings, *, dagster: bool) -> list[Program]:
     that they can commit all it published.
     """
 
-    def worker(name: str, module: str, priority: int, restart: str = "true") -> Program:
-        return Program(name, (sys.executable, "-m", f"streaming.workers.{module}"), priority, restart)
-
     chosen = []
-    if settings.feed_kind == "simulated":
-        chosen.append(worker("exchange", "simulated_exchange", 1))
-    chosen += [
-        worker("hot", "hot", 2),
-        worker("archive", "archive", 2),
-        worker("candles", "candles", 2),
-        worker("feed", "feed", 3, "unexpected" if settings.recording else "true"),
-    ]
+    for name in workers(settings):
+        module = "simulated_exchange" if name == "exchange" else name
+        chosen.append(
+            Program(
+                name,
+                (sys.executable, "-m", f"streaming.workers.{module}"),
+                _PRIORITIES.get(name, 2),
+                "unexpected" if name == "feed" and settings.recording else "true",
+            )
+        )
     if dagster:
         executable = str(Path(sys.executable).with_name("dagster"))
         address = ("-h", settings.host, "-p", str(settings.dagster_port))
         chosen.append(
-            Program("dagster", (executable, "dev", "-w", str(ROOT / "workspace.yaml"), *address), 4)
+            Program(
+                "dagster",
+                (executable, "dev", "-w", str(ROOT / "workspace.yaml"), *address),
+                _PRIORITIES["dagster"],
+            )
         )
     return chosen
 

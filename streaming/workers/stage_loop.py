@@ -1,10 +1,7 @@
 """What the processes of the three stages do alike: step, report, wait, stop cleanly."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import structlog
 from prometheus_client import REGISTRY
@@ -23,6 +20,7 @@ from streaming.spine.topics import READERS
 from streaming.workers.garbage import collect_seldom
 from streaming.workers.metrics import serve
 from streaming.workers.stages import StageError, StageName, opened
+from streaming.workers.stop_signal import StopSignal
 
 PATIENCE = 10
 """Failed steps in a row after which the process gives up; its supervisor starts a new one."""
@@ -48,13 +46,8 @@ def main(name: StageName, *, pause_seconds: Callable[[Settings], float], retains
         pause_seconds: time between the starts of two steps while the stage is not behind.
         retains: also let the log drop its old messages now and then.
     """
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    stop = StopSignal()
+    stop.listen()
     logs.configure(name)
     try:
         settings = load_settings()
@@ -77,7 +70,7 @@ def main(name: StageName, *, pause_seconds: Callable[[Settings], float], retains
     return 0
 
 
-def run(stage: Stage, stop: threading.Event, pause_seconds: float, chores: Sequence[Chore] = ()) -> None:
+def run(stage: Stage, stop: StopSignal, pause_seconds: float, chores: Sequence[Chore] = ()) -> None:
     """Step until `stop` is set, and once more: so a clean stop commits what the feed published last.
 
     A stage that is far behind leaves the rest for the next start. A step that fails is logged and tried
@@ -85,7 +78,7 @@ def run(stage: Stage, stop: threading.Event, pause_seconds: float, chores: Seque
 
     Args:
         stage: what to run.
-        stop: set from a signal handler or another thread.
+        stop: when to end.
         pause_seconds: time between the starts of two steps while the stage is not behind.
         chores: called after each step.
 

@@ -13,13 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from xmlrpc.client import Fault, ServerProxy
 
 from rich.console import Console
@@ -32,6 +30,7 @@ from lakehouse.stores.lock import AlreadyRunningError, held
 from streaming.workers.preparation import PreparationError, prepare
 from streaming.workers.progress_line import progress_lines
 from streaming.workers.roster import WORKERS, workers
+from streaming.workers.stop_signal import StopSignal
 
 ROOT = Path(lakehouse.__file__).parents[1]
 """The repository: where dagster.yaml and workspace.yaml lie."""
@@ -231,7 +230,7 @@ def _dagster_home(home: Home) -> Path:
     return folder
 
 
-def _backfill(settings: Settings, home: Home, stop: threading.Event) -> None:
+def _backfill(settings: Settings, home: Home, stop: StopSignal) -> None:
     """Fetch the past days with a progress display of their own; Ctrl-C stops it, the next start resumes."""
     if settings.feed_kind != "simulated" or settings.backfill_days == 0:
         return
@@ -270,7 +269,7 @@ def addresses(settings: Settings, *, dagster: bool) -> list[tuple[str, str]]:
     return listed
 
 
-def up(settings: Settings, *, dagster: bool, stop: threading.Event, console: Console) -> None:
+def up(settings: Settings, *, dagster: bool, stop: StopSignal, console: Console) -> None:
     """Run the platform until `stop` is set.
 
     Raises:
@@ -311,13 +310,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="lakehouse up")
     parser.add_argument("--no-dagster", action="store_true")
     arguments = parser.parse_args()
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
+    stop = StopSignal()
+    stop.listen()
     try:
         up(load_settings(), dagster=not arguments.no_dagster, stop=stop, console=Console())
     except (SettingsError, HomeError, PreparationError, AlreadyRunningError, UpError) as error:

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from streaming.spine.sqlite import SqliteSpine
 from streaming.workers import stage_loop
 from streaming.workers.metrics import scrape, total
 from streaming.workers.stage_loop import PATIENCE, StageFailedError, run
+from streaming.workers.stop_signal import StopSignal
 
 STAGES = ("hot", "archive", "candles")
 
@@ -157,7 +157,7 @@ class Failing:
 
     name = "failing"
 
-    def __init__(self, errors: list[Exception | None], stop: threading.Event) -> None:
+    def __init__(self, errors: list[Exception | None], stop: StopSignal) -> None:
         self.errors = errors
         self.stop = stop
         self.steps = 0
@@ -190,7 +190,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_pauses")
 def test_a_failed_step_is_tried_again_and_says_where() -> None:
-    stop = threading.Event()
+    stop = StopSignal()
     malformed = MalformedMessageError(Partition("trades", 2), 17, "rubbish")
     both = ExceptionGroup("two", [malformed, SpineUnavailableError("no disk")])
     stage = Failing([malformed, None, both, None], stop)
@@ -207,7 +207,7 @@ def test_a_failed_step_is_tried_again_and_says_where() -> None:
 
 @pytest.mark.usefixtures("_no_pauses")
 def test_a_stage_that_always_fails_gives_up() -> None:
-    stop = threading.Event()
+    stop = StopSignal()
     stage = Failing([OSError("disk")] * (PATIENCE + 5), stop)
     with capture_logs(), pytest.raises(StageFailedError, match="disk"):
         run(stage, stop, 0.0)

@@ -41,6 +41,17 @@ class Source(IntEnum):
     """Quotes only: the exchange's own ticker, where there is no newer book."""
 
 
+class Lateness(IntEnum):
+    """How a trade's minute stood as the trade came in, by its product's newest trade before it."""
+
+    IN_TIME = 0
+    """It wasn't over."""
+    LATE = 1
+    """It was over: the trade changes a candle that was told before."""
+    TOO_LATE = 2
+    """It had been over for the lateness horizon: the live candle stays, sealing its day counts it."""
+
+
 class Trade(msgspec.Struct, frozen=True, gc=False):
     """One trade as the exchange reported it; price and size scaled by 10⁸, time in µs UTC."""
 
@@ -69,8 +80,7 @@ TRADE_RECORD: Final = np.dtype(
 )
 """A trade in the spine: 64 bytes, little-endian, no padding, so that a batch decodes as one array.
 
-`late` is 1 when the trade's minute was already over for its product as the trade came in. `version` is
-`TRADE_RECORD_VERSION`.
+`late` is a `Lateness`, decided once, by the feed. `version` is `TRADE_RECORD_VERSION`.
 """
 
 TRADE_RECORD_FORMAT: Final = f"<{MAX_LENGTH}s5q4BI"

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from lakehouse.market.quarantine import Reason, Refused, RefusedError
-from lakehouse.market.time import DAY_US
+from lakehouse.market.time import DAY_US, MINUTE_US
 from lakehouse.market.trade import Exchange as ExchangeCode
 from lakehouse.market.trade import Source, Trade
 from lakehouse.market.trade_ids import TradeIds
@@ -89,6 +89,7 @@ class FeedHandler:
         partitions: of the spine's topics.
         source: how the trades of frames come in.
         states: what earlier runs left, by product.
+        lateness_minutes: how long after its minute's end a trade still counts in the live candle.
 
     Raises:
         FeedError: a wanted product's trades here are another exchange's.
@@ -102,10 +103,12 @@ class FeedHandler:
         partitions: int,
         source: Source,
         states: Mapping[str, ProductState],
+        lateness_minutes: int,
     ) -> None:
         self._exchange = exchange
         self._products = None if products is None else frozenset(products)
         self._source = source
+        self._lateness_us = lateness_minutes * MINUTE_US
         self._states = dict(states)
         self._desks: dict[str, _Desk] = {}
         self._outbox = Outbox(partitions)
@@ -380,6 +383,7 @@ class FeedHandler:
             gaps=gaps,
             newest_event_us=state.newest_event_us,
             last_event_us=state.last_event_us,
+            lateness_us=self._lateness_us,
             intake=self._intake,
             publish=self._outbox.sink(TRADES, product),
         )

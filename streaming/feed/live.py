@@ -44,6 +44,7 @@ async def run_live(settings: Settings, spine: Spine, exchange: Exchange, stop: a
         partitions=spine.partitions,
         source=Source.FEED,
         states=recovered.products,
+        lateness_minutes=settings.lateness_minutes,
     )
     recovered.count_the_rest(handler)
     inbox = Inbox()

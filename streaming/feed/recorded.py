@@ -49,6 +49,7 @@ async def run_recorded(
         partitions=spine.partitions,
         source=Source.RECORDING,
         states=recovered.products,
+        lateness_minutes=settings.lateness_minutes,
     )
     recovered.count_the_rest(handler)
     pump = Pump(handler, spine, recovered.recordings)

@@ -10,7 +10,14 @@ from typing import Final
 from lakehouse.market.exact import ONE
 from lakehouse.market.quarantine import Reason, RefusedError
 from lakehouse.market.time import DAY_US, EARLIEST_US, MINUTE_US, minute_start_us
-from lakehouse.market.trade import TRADE_RECORD_FORMAT, TRADE_RECORD_VERSION, Exchange, Source, Trade
+from lakehouse.market.trade import (
+    TRADE_RECORD_FORMAT,
+    TRADE_RECORD_VERSION,
+    Exchange,
+    Lateness,
+    Source,
+    Trade,
+)
 from lakehouse.market.trade_ids import TradeIds
 from streaming.feed.intake import Intake, Tally
 from streaming.feed.trade_gaps import TradeGaps
@@ -20,6 +27,9 @@ AMOUNT_LIMIT: Final = 10**12 * ONE * ONE
 
 AHEAD_US: Final = DAY_US
 """How far an event may be ahead of the receiver's clock."""
+
+# Plain integers: looking a member of an enumeration up costs more than all else that is done with it.
+_IN_TIME, _LATE, _TOO_LATE = map(int, Lateness)
 
 _pack = struct.Struct(TRADE_RECORD_FORMAT).pack
 
@@ -44,6 +54,7 @@ class TradeDesk:
         gaps: told about every id that is out of the row.
         newest_event_us: the latest trade time accepted, 0 for none.
         last_event_us: the time of the trade with the highest id, 0 for none.
+        lateness_us: how long after its minute's end a trade still counts in the live candle.
         intake: the counts.
         publish: takes a `TRADE_RECORD`.
     """
@@ -53,6 +64,7 @@ class TradeDesk:
         "_gaps",
         "_ids",
         "_intake",
+        "_lateness_us",
         "_minute_us",
         "_name",
         "_next_id",
@@ -73,6 +85,7 @@ class TradeDesk:
         gaps: TradeGaps,
         newest_event_us: int,
         last_event_us: int,
+        lateness_us: int,
         intake: Intake,
         publish: Callable[[bytes], None],
     ) -> None:
@@ -83,6 +96,7 @@ class TradeDesk:
         self._name = product.encode()
         self._ids = ids
         self._gaps = gaps
+        self._lateness_us = lateness_us
         self._intake = intake
         self._publish = publish
         self._next_id = -1 if ids.highest is None else ids.highest + 1
@@ -128,9 +142,11 @@ class TradeDesk:
             self._next_id = trade_id + 1
             self.last_event_us = event_us
         tally.accepted += 1
-        late = event_us < self._minute_us
-        if late:
+        lateness = _IN_TIME
+        if event_us < self._minute_us:
             tally.late += 1
+            end_us = minute_start_us(event_us) + MINUTE_US
+            lateness = _LATE if end_us > self.newest_event_us - self._lateness_us else _TOO_LATE
         elif event_us > self.newest_event_us:
             self.newest_event_us = event_us
             if event_us >= self._until_us:
@@ -146,7 +162,7 @@ class TradeDesk:
                 trade.taker_side,
                 source,
                 self._exchange,
-                late,
+                lateness,
                 TRADE_RECORD_VERSION,
             )
         )

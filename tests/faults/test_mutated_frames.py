@@ -39,7 +39,9 @@ def mutate_and_handle(
     mutator = Mutator(seed, frames)
     ends: Counter[str] = Counter()
     for first in range(0, count, A_FRESH_START):
-        handler = FeedHandler(exchange, products=products, partitions=3, source=Source.FEED, states={})
+        handler = FeedHandler(
+            exchange, products=products, partitions=3, source=Source.FEED, states={}, lateness_minutes=10
+        )
         quarantined_before = 0
         for i in range(min(A_FRESH_START, count - first)):
             frame = mutator.next()

@@ -71,7 +71,9 @@ def new_handler(
     states: dict[str, ProductState] | None = None,
 ) -> FeedHandler:
     chosen = None if products is None else list(products)
-    return FeedHandler(coinbase, products=chosen, partitions=3, source=source, states=states or {})
+    return FeedHandler(
+        coinbase, products=chosen, partitions=3, source=source, states=states or {}, lateness_minutes=10
+    )
 
 
 class Published:

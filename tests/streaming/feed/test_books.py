@@ -16,7 +16,9 @@ binance = Binance("ws://127.0.0.1", "http://127.0.0.1", ["BTC-USDT", "ETH-USDT"]
 
 
 def binance_handler() -> FeedHandler:
-    return FeedHandler(binance, products=None, partitions=3, source=Source.FEED, states={})
+    return FeedHandler(
+        binance, products=None, partitions=3, source=Source.FEED, states={}, lateness_minutes=10
+    )
 
 
 def diff(first: int, last: int, bid: str = "100", size: str = "1", symbol: str = "BTCUSDT") -> str:

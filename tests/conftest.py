@@ -52,6 +52,6 @@ def market_data() -> Path:
     folder = Path(os.environ.get("LAKEHOUSE_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(
-            f"no real market data: {folder} is absent, and it is {NOT_IN_A_REGISTRY} (set LAKEHOUSE_TEST_DATA)"
+            f"no real market data, which is {NOT_IN_A_REGISTRY}: {folder} is absent (set LAKEHOUSE_TEST_DATA)"
         )
     return folder

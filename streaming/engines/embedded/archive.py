@@ -13,10 +13,10 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES, Table
 from streaming.engines.embedded.decode import ROWS
 from streaming.engines.embedded.known_trades import KnownTrades
-from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader
+from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning
 from streaming.engines.metrics import COMMIT_SECONDS
 from streaming.spine import topics
-from streaming.spine.contract import Batch, Partition, Spine
+from streaming.spine.contract import Partition, Spine
 
 MESSAGES_PER_PARTITION = 100_000
 """Messages a step takes from each partition of a topic at most."""
@@ -84,7 +84,7 @@ class ArchiveStage:
         table, to_rows = ROWS[topic]
         reader = self._readers[topic]
         read = reader.read(MESSAGES_PER_PARTITION)
-        batches = [(partition, _beginning(batch)) for partition, batch in read]
+        batches = [(partition, beginning(batch, BYTES_PER_PARTITION)) for partition, batch in read]
         if not batches:
             return 0, 0, False
         started = time.perf_counter()
@@ -150,15 +150,3 @@ class ArchiveStage:
     def close(self) -> None:
         """See `Stage.close`."""
         self._freeing.after_commit(self._offsets(), now=True)
-
-
-def _beginning(batch: Batch) -> Batch:
-    """Return as many messages as a step may take; at least one."""
-    if sum(map(len, batch.payloads)) <= BYTES_PER_PARTITION:
-        return batch
-    size = 0
-    for count, payload in enumerate(batch.payloads):
-        size += len(payload)
-        if size > BYTES_PER_PARTITION and count:
-            return Batch(batch.first_offset, batch.published_us[:count], batch.payloads[:count])
-    return batch

@@ -1,4 +1,4 @@
-"""The contract of a stage, and the two things all stages do alike: reading a topic, freeing the log."""
+"""The contract of a stage, and what stages do alike: reading a topic, freeing the log."""
 
 import os
 import time
@@ -134,3 +134,15 @@ class Freeing:
             os.sync()
         self._spine.commit(self._group, offsets)
         self._due = time.monotonic() + FREE_EVERY_SECONDS
+
+
+def beginning(batch: Batch, max_bytes: int) -> Batch:
+    """Return as many messages of a batch as have `max_bytes` together; at least one."""
+    if sum(map(len, batch.payloads)) <= max_bytes:
+        return batch
+    size = 0
+    for count, payload in enumerate(batch.payloads):
+        size += len(payload)
+        if size > max_bytes and count:
+            return Batch(batch.first_offset, batch.published_us[:count], batch.payloads[:count])
+    return batch

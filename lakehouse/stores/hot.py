@@ -22,43 +22,9 @@ from lakehouse.market.product import checked_product
 from lakehouse.market.time import MINUTE_US, SECOND_US, to_datetime
 from lakehouse.market.trade import Exchange, Side
 from lakehouse.market.trade_columns import TradeColumns
-from lakehouse.stores.schemas import PRICE, QUOTES, TIME
+from lakehouse.stores.hot_store import LATEST, RECENT, HotStoreError
+from lakehouse.stores.schemas import PRICE
 from lakehouse.stores.write_ahead import write_ahead
-
-LATEST: Final = pa.schema(
-    [
-        ("product", pa.string()),
-        ("exchange", pa.string()),
-        ("trade_id", pa.int64()),
-        ("price", PRICE),
-        ("size", PRICE),
-        ("taker_side", pa.string()),
-        ("traded_at", TIME),
-        ("trade_recorded_at", TIME),
-        ("bid", PRICE),
-        ("bid_size", PRICE),
-        ("ask", PRICE),
-        ("ask_size", PRICE),
-        ("spread", PRICE),
-        ("mid", QUOTES.schema.field("mid").type),
-        ("imbalance", QUOTES.schema.field("imbalance").type),
-        ("quoted_at", TIME),
-        ("quote_recorded_at", TIME),
-    ]
-)
-"""Columns of `HotStore.latest`; those of the trade or of the quote are empty where there was none yet."""
-
-RECENT: Final = pa.schema(
-    [
-        pa.field("trade_id", pa.int64(), nullable=False),
-        pa.field("event_time", TIME, nullable=False),
-        pa.field("price", PRICE, nullable=False),
-        pa.field("size", PRICE, nullable=False),
-        pa.field("taker_side", pa.string(), nullable=False),
-    ]
-)
-"""Columns of `HotStore.recent`."""
-
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS products (code INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -96,10 +62,6 @@ DELETE FROM recent_trades WHERE product = ?1 AND trade_id < (
     SELECT trade_id FROM recent_trades WHERE product = ?1 AND event_us >= ?2 ORDER BY trade_id LIMIT 1)
 """
 _PRUNE_EVERY_US: Final = 10 * SECOND_US
-
-
-class HotStoreError(Exception):
-    """The hot store can't be used; the text says what to do."""
 
 
 class TopOfBook(NamedTuple):

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from lakehouse.home import Home, HomeError
-from lakehouse.stores.hot import LATEST, HotStore
+from lakehouse.stores.hot import HotStore
+from lakehouse.stores.hot_store import LATEST
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import SEQUENCE_FIELDS, PaimonStore
 from lakehouse.stores.paimon_files import entries_of

@@ -1,6 +1,9 @@
 """What flows through the spine, and who reads it."""
 
+from collections.abc import Mapping
 from typing import Final
+
+from lakehouse.settings import Settings
 
 TRADES: Final = "trades"
 """`TRADE_RECORD`s, one a message."""
@@ -22,15 +25,24 @@ TOPICS: Final = (TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE, SESSIONS)
 HOT: Final = "hot"
 ARCHIVE: Final = "archive"
 CANDLES: Final = "candles"
+BRIDGE: Final = "bridge"
 FEED: Final = "feed"
 
-READERS: Final = {
-    TRADES: (HOT, ARCHIVE, CANDLES, FEED),
-    QUOTES: (HOT, ARCHIVE),
-    BOOK: (ARCHIVE,),
-    GAPS: (ARCHIVE,),
-    QUARANTINE: (ARCHIVE, FEED),
-    INTAKE: (ARCHIVE, FEED),
-    SESSIONS: (FEED,),
-}
-"""For each topic the consumer groups that read it; retention waits for all of them."""
+
+def readers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """Return for each topic the consumer groups that read it; retention waits for all of them.
+
+    A group that nobody runs would hold the log for ever, so they follow what is chosen for each tier: with
+    the flink engine the market leaves the log through the bridge alone.
+    """
+    hot = (BRIDGE,) if settings.hot_store_kind == "fluss" else (HOT,)
+    embedded = settings.engine_kind == "embedded"
+    return {
+        TRADES: (*hot, ARCHIVE, CANDLES, FEED) if embedded else (BRIDGE, FEED),
+        QUOTES: (*hot, ARCHIVE) if embedded else (BRIDGE,),
+        BOOK: (*(group for group in hot if group == BRIDGE), ARCHIVE) if embedded else (BRIDGE,),
+        GAPS: (ARCHIVE,),
+        QUARANTINE: (ARCHIVE, FEED),
+        INTAKE: (ARCHIVE, FEED),
+        SESSIONS: (FEED,),
+    }

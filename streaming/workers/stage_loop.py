@@ -16,7 +16,7 @@ from streaming.engines.embedded.stage import Stage, StepResult
 from streaming.engines.metrics import DUPLICATES, ERRORS, MESSAGES, TOO_LATE, Progress
 from streaming.spine.contract import Spine, SpineError
 from streaming.spine.sqlite import SqliteSpine
-from streaming.spine.topics import READERS
+from streaming.spine.topics import readers
 from streaming.workers.garbage import collect_seldom
 from streaming.workers.metrics import serve
 from streaming.workers.stages import StageError, StageName, opened
@@ -133,6 +133,7 @@ class Retention:
 
     def __init__(self, spine: Spine, settings: Settings) -> None:
         self._spine = spine
+        self._readers = readers(settings)
         self._max_age_us = int(settings.spine_retention_hours * HOUR_US)
         self._max_bytes = settings.spine_retention_mib * 2**20
         self._due = time.monotonic()
@@ -145,7 +146,7 @@ class Retention:
         """
         if time.monotonic() < self._due:
             return
-        dropped = self._spine.retain(READERS, self._max_age_us, self._max_bytes)
+        dropped = self._spine.retain(self._readers, self._max_age_us, self._max_bytes)
         if dropped:
             _log.info("old messages dropped from the log", messages=dropped)
         self._due = time.monotonic() + _RETAIN_EVERY_SECONDS

@@ -1,8 +1,8 @@
-"""Opening a stage of the embedded engine with what it reads and writes."""
+"""Opening a stage with what it reads and writes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import Final, Literal
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings
@@ -10,7 +10,7 @@ from lakehouse.stores.lock import held
 from streaming.engines.embedded.stage import Stage
 from streaming.spine.contract import Spine
 
-StageName = Literal["hot", "archive", "candles"]
+StageName = Literal["hot", "archive", "candles", "bridge"]
 
 
 class StageError(Exception):
@@ -31,7 +31,7 @@ def opened(name: StageName, spine: Spine, settings: Settings, home: Home) -> Ite
     """
     with ExitStack() as stack:
         stack.enter_context(held(home.locks, f"worker-{name}", wait=False))
-        stage = {"hot": _hot, "archive": _archive, "candles": _candles}[name](stack, spine, settings, home)
+        stage = _OPENERS[name](stack, spine, settings, home)
         yield stage
         stage.close()
 
@@ -40,7 +40,8 @@ def opened(name: StageName, spine: Spine, settings: Settings, home: Home) -> Ite
 
 
 def _hot(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
-    from lakehouse.stores.hot import HotStore, HotStoreError
+    from lakehouse.stores.hot import HotStore
+    from lakehouse.stores.hot_store import HotStoreError
     from streaming.engines.embedded.hot import HotStage
 
     try:
@@ -71,3 +72,30 @@ def _candles(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> 
         return CandlesStage(spine, store, lateness_minutes=settings.lateness_minutes)
     except (PaimonStoreError, StateError) as error:
         raise StageError(str(error)) from error
+
+
+def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
+    from lakehouse.stores.fluss_connection import target_of
+    from lakehouse.stores.fluss_writer import FlussWriter, event_loop
+    from streaming.engines.fluss.archived import CommittedByArchive
+    from streaming.engines.fluss.bridge import BridgeStage
+
+    if settings.engine_kind == "flink":
+        raise StageError("the bridge for Flink needs streaming.engines.archived_offsets")
+    target = target_of(settings, home.namespace)
+    runner = stack.enter_context(event_loop())
+    return BridgeStage(
+        spine,
+        CommittedByArchive(spine),
+        lambda: FlussWriter.open(runner, target),
+        compare_seconds=2 * settings.flink_checkpoint_seconds,
+        grace_seconds=max(6 * settings.flink_checkpoint_seconds, 30.0),
+    )
+
+
+_OPENERS: Final[Mapping[StageName, Callable[[ExitStack, Spine, Settings, Home], Stage]]] = {
+    "hot": _hot,
+    "archive": _archive,
+    "candles": _candles,
+    "bridge": _bridge,
+}

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lakehouse.market.product import InvalidProductError
 from lakehouse.market.trade_columns import TradeColumns
-from lakehouse.stores.hot import LATEST, RECENT, HotStore, HotStoreError, TopOfBook
+from lakehouse.stores.hot import HotStore, TopOfBook
+from lakehouse.stores.hot_store import LATEST, RECENT, HotStoreError
 
 START = 1_700_000_000_000_000
 HOUR = 3_600_000_000

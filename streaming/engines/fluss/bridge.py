@@ -1,0 +1,272 @@
+"""The bridge: trades, quotes and books from the log into Fluss, acknowledged, in order, nothing left out."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from lakehouse.market.trade import Lateness
+from lakehouse.stores.fluss_connection import FlussStoreError, FlussTimeoutError
+from lakehouse.stores.fluss_tables import TOO_LATE
+from lakehouse.stores.fluss_writer import FlussWriter
+from streaming.engines.embedded.decode import ROWS, trade_records
+from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning
+from streaming.engines.fluss.archived import Archived
+from streaming.engines.fluss.comparison import Comparison, Missing
+from streaming.engines.fluss.current import CurrentStates
+from streaming.engines.fluss.metrics import (
+    ACKNOWLEDGED,
+    IN_FLIGHT,
+    LOST,
+    MISSING,
+    RECONNECTS,
+    REPUSHED,
+    TIMEOUTS,
+)
+from streaming.engines.metrics import COMMIT_SECONDS
+from streaming.spine.contract import Batch, Partition, Spine
+from streaming.spine.topics import BOOK, BRIDGE, QUOTES, TRADES
+
+TOPICS: Final = (TRADES, QUOTES, BOOK)
+
+MESSAGES_PER_PARTITION: Final = 20_000
+"""Messages a step takes from each partition of a topic at most."""
+
+BYTES_PER_PARTITION: Final = 4 * 2**20
+"""Payload a step takes from each partition at most: a message of the book may hold thousands of levels."""
+
+MARK_EVERY_SECONDS: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Where the logs of Fluss ended when all before `positions` was acknowledged."""
+
+    positions: Mapping[Partition, int]
+    ends: Mapping[tuple[str, int], int]
+
+
+class BridgeStage:
+    """A `Stage` that fills the tables of Fluss.
+
+    What Fluss acknowledged may still be lost with it, so it is not what the log is freed by: that is what
+    the archive holds (`Archived`). A new bridge pushes from the archive's frontier on. After an error the
+    connection is dropped, and the next step makes a new one: when the logs of Fluss still hold what they
+    held, it goes on with what was not acknowledged, else it pushes from the frontier on, before anything
+    new. What is pushed twice is dropped by key downstream.
+    """
+
+    name = BRIDGE
+
+    def __init__(
+        self,
+        spine: Spine,
+        archived: Archived,
+        connect: Callable[[], FlussWriter],
+        *,
+        compare_seconds: float,
+        grace_seconds: float,
+    ) -> None:
+        """Start at the archive's frontier; Fluss is reached by the first step.
+
+        Args:
+            spine: the log.
+            archived: what the archive holds of it.
+            connect: makes a writer.
+            compare_seconds: time between two comparisons of the archive with the log.
+            grace_seconds: age at which a message that the archive passed by counts as missing.
+        """
+        self._spine = spine
+        self._archived = archived
+        self._connect = connect
+        self._writer: FlussWriter | None = None
+        self._readers = {topic: TopicReader(spine, topic, {}) for topic in TOPICS}
+        self._states = CurrentStates()
+        self._newest_us: dict[str, int] = {}
+        self._mark: _Mark | None = None
+        self._mark_due = 0.0
+        self._comparison = Comparison(archived, grace_seconds=grace_seconds)
+        self._compare_seconds = compare_seconds
+        self._compare_due = time.monotonic()
+        self._again: list[Missing] = []
+        self._freeing = Freeing(spine, BRIDGE, synced=True)
+        archived.refresh()
+        self._go_to({partition: archived.frontier(partition) for partition in self._positions()})
+
+    def step(self) -> StepResult:
+        """See `Stage.step`. What is missing goes first; everything a step read is acknowledged at its end.
+
+        Raises:
+            FlussStoreError: Fluss did not answer or refused; the next step makes a new connection.
+        """
+        try:
+            writer = self._writer or self._reconnect()
+            self._push_missing(writer)
+            result = self._push_next(writer)
+            self._remember(writer)
+        except FlussStoreError as error:
+            # Never closed: closing waits for acknowledgements that may not come.
+            self._writer = None
+            IN_FLIGHT.set(0)
+            if isinstance(error, FlussTimeoutError):
+                TIMEOUTS.inc()
+            raise
+        self._compare()
+        return result
+
+    def _reconnect(self) -> FlussWriter:
+        writer = self._connect()
+        self._states.learn(writer.current())
+        if self._mark is not None:
+            RECONNECTS.inc()
+            self._go_back(writer.ends(), self._mark)
+        writer.write({}, self._states.all())
+        self._writer = writer
+        return writer
+
+    def _go_back(self, ends: Mapping[tuple[str, int], int], mark: _Mark) -> None:
+        lost = {key: end - ends.get(key, 0) for key, end in mark.ends.items() if ends.get(key, 0) < end}
+        if not lost:
+            self._go_to(mark.positions)
+            return
+        LOST.inc()
+        self._archived.refresh()
+        _log.error(
+            "Fluss lost rows that it had acknowledged; pushing again all that is not archived",
+            rows={f"{table}/{bucket}": rows for (table, bucket), rows in lost.items()},
+        )
+        self._mark, self._mark_due = None, 0.0
+        self._go_to({partition: self._archived.frontier(partition) for partition in self._positions()})
+
+    def _go_to(self, positions: Mapping[Partition, int]) -> None:
+        for partition, offset in positions.items():
+            self._readers[partition.topic].skip_to(partition, offset)
+        self._comparison.forget()
+
+    def _push_next(self, writer: FlussWriter) -> StepResult:
+        batches, behind = self._read()
+        if not batches:
+            return StepResult(behind=bool(self._again))
+        too_late = self._push(writer, batches)
+        messages: Counter[str] = Counter()
+        for partition, batch in batches:
+            self._readers[partition.topic].skip_to(partition, batch.next_offset)
+            messages[partition.topic] += len(batch.payloads)
+        self._newest_us = self._states.newest_us()
+        return StepResult(messages, behind or bool(self._again), too_late=too_late)
+
+    def _read(self) -> tuple[list[tuple[Partition, Batch]], bool]:
+        """Return what is next, and whether there is more."""
+        batches, more = [], False
+        for topic in TOPICS:
+            for partition, found in self._readers[topic].read(MESSAGES_PER_PARTITION):
+                batch = beginning(found, BYTES_PER_PARTITION)
+                more |= len(batch.payloads) < len(found.payloads)
+                more |= len(found.payloads) >= MESSAGES_PER_PARTITION
+                batches.append((partition, batch))
+        return batches, more
+
+    def _push(self, writer: FlussWriter, batches: Iterable[tuple[Partition, Batch]]) -> int:
+        """Push messages and wait until all are acknowledged; return how many trades were too late."""
+        started = time.perf_counter()
+        parts: dict[str, list[pa.Table]] = {}
+        for partition, batch in batches:
+            parts.setdefault(partition.topic, []).append(rows_of(batch, partition))
+        rows = {topic: pa.concat_tables(tables) for topic, tables in parts.items()}
+        changed = self._states.take(rows.get(TRADES), rows.get(QUOTES))
+        IN_FLIGHT.set(sum(table.num_rows for table in rows.values()))
+        writer.write(rows, changed)
+        IN_FLIGHT.set(0)
+        for topic, table in rows.items():
+            ACKNOWLEDGED.labels(topic).inc(table.num_rows)
+        COMMIT_SECONDS.labels(BRIDGE, "fluss").observe(time.perf_counter() - started)
+        return int(np.count_nonzero(rows[TRADES][TOO_LATE.name])) if TRADES in rows else 0
+
+    def _remember(self, writer: FlussWriter) -> None:
+        if time.monotonic() < self._mark_due:
+            return
+        self._mark = _Mark(self._positions(), writer.ends())
+        self._mark_due = time.monotonic() + MARK_EVERY_SECONDS
+
+    # What Flink passed by
+
+    def _compare(self) -> None:
+        if time.monotonic() < self._compare_due:
+            return
+        self._compare_due = time.monotonic() + self._compare_seconds
+        self._archived.refresh()
+        missing = self._comparison.compare(self._positions())
+        for topic in TOPICS:
+            count = sum(one.messages for one in missing if one.partition.topic == topic)
+            MISSING.labels(topic).set(count)
+        if not self._again:
+            self._again = [one for one in missing if self._comparison.due(one)]
+            self._comparison.pushed({one.partition for one in self._again})
+        self._freeing.after_commit(self._archived_offsets())
+
+    def _push_missing(self, writer: FlussWriter) -> None:
+        """Push as much of what is missing as a step may."""
+        if not self._again:
+            return
+        partition, first, last = self._again[0]
+        limit = min(last - first + 1, MESSAGES_PER_PARTITION)
+        batch = beginning(self._spine.read(partition, first, limit), BYTES_PER_PARTITION)
+        _log.error(
+            "the archive lacks messages that Fluss acknowledged; pushing them again",
+            topic=partition.topic,
+            partition=partition.number,
+            offset=first,
+            messages=len(batch.payloads),
+        )
+        self._push(writer, [(partition, batch)])
+        REPUSHED.labels(partition.topic).inc(len(batch.payloads))
+        rest = Missing(partition, batch.next_offset, last)
+        self._again[:1] = [rest] if rest.messages else []
+
+    def _archived_offsets(self) -> dict[Partition, int]:
+        return {
+            partition: min(self._archived.frontier(partition), position)
+            for partition, position in self._positions().items()
+        }
+
+    def _positions(self) -> dict[Partition, int]:
+        return {
+            partition: offset
+            for reader in self._readers.values()
+            for partition, offset in reader.offsets.items()
+        }
+
+    def lag(self) -> dict[Partition, int]:
+        """See `Stage.lag`: messages that Fluss has not acknowledged."""
+        return {
+            partition: lag for reader in self._readers.values() for partition, lag in reader.lag().items()
+        }
+
+    def newest_us(self) -> Mapping[str, int]:
+        """See `Stage.newest_us`."""
+        return self._newest_us
+
+    def close(self) -> None:
+        """See `Stage.close`."""
+        self._freeing.after_commit(self._archived_offsets(), now=True)
+
+
+def rows_of(batch: Batch, partition: Partition) -> pa.Table:
+    """Return messages as rows of their table in Fluss.
+
+    Raises:
+        MalformedMessageError: a message can't be read.
+    """
+    _, to_rows = ROWS[partition.topic]
+    rows = to_rows(batch, partition)
+    if partition.topic != TRADES:
+        return rows
+    too_late = trade_records(batch, partition)["late"] == Lateness.TOO_LATE
+    return rows.append_column(TOO_LATE, pa.array(too_late))

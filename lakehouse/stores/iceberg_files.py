@@ -29,7 +29,7 @@ from pyiceberg.types import LongType
 from lakehouse.market.product import checked_product
 from lakehouse.stores.schemas import Table
 
-BOUNDED: Final = ("trade_id", "event_time", "first_trade_id", "last_trade_id")
+BOUNDED: Final = ("trade_id", "event_time", "first_trade_id", "last_trade_id", "spine_offset")
 """Columns whose lowest and highest value stand in the manifests."""
 
 _EPOCH = date(1970, 1, 1)

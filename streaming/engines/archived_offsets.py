@@ -1,0 +1,241 @@
+"""What the archive holds of the log, by the archive's own data files.
+
+Flink takes the market to the archive and keeps its own account of how far it is; this one trusts neither it
+nor Fluss. It reads what is in the tables and asks of each message of the log whether it is there.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import DataFile
+from pyiceberg.types import LongType
+
+from lakehouse.market.book import BOOK_HEADER
+from lakehouse.market.trade_ids import TradeIds
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_files import PartitionKey, read_files
+from lakehouse.stores.schemas import BOOK, QUOTES, TRADES, Table
+from streaming.engines.embedded.decode import products, trade_records
+from streaming.spine import topics
+from streaming.spine.contract import Batch, Partition, Spine, partition_number
+
+TABLES: Final = {topics.TRADES: TRADES, topics.QUOTES: QUOTES, topics.BOOK: BOOK}
+
+LOOK_AT: Final = 2_000
+"""Messages read from the log at once to see whether they are held in another way than by their offset."""
+
+FILES_AT_ONCE: Final = 64
+
+_LEVEL_BITS: Final = 24
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class ArchivedOffsets:
+    """Which messages of `trades`, `quotes` and `book` the archive holds.
+
+    A message is held when the archive has all its rows; a trade also when the archive has its (product,
+    trade_id) from another message or from a backfill; and a message that makes no rows always is. What lies
+    before the bridge's committed offset is held, and what is held stays so: each data file is read once, and
+    one that holds nothing new (a compacted one, a sealed one) not at all.
+    """
+
+    def __init__(self, store: IcebergStore, spine: Spine) -> None:
+        """Look at nothing yet.
+
+        Args:
+            store: the archive.
+            spine: the log; its messages from the bridge's committed offsets on are there.
+
+        Raises:
+            SpineError: the log did not answer.
+        """
+        self._store = store
+        self._spine = spine
+        self._start = {
+            partition: max(spine.committed(topics.BRIDGE, partition) or 0, spine.start(partition))
+            for topic in TABLES
+            for partition in (Partition(topic, number) for number in range(spine.partitions))
+        }
+        self._held = {partition: TradeIds() for partition in self._start}
+        self._levels = {partition: np.empty(0, dtype=np.int64) for partition in self._start}
+        self._read: dict[str, set[str]] = {topic: set() for topic in TABLES}
+        self._ids = _ArchivedIds()
+
+    def refresh(self) -> None:
+        """Take in the data files that came since the last call.
+
+        Raises:
+            IcebergStoreError: the archive can't be read.
+            SpineError: the log did not answer.
+        """
+        for topic, table in TABLES.items():
+            files = self._store.data_files(table)
+            if topic == topics.TRADES:
+                self._ids.know(files)
+            new = [file for file in files if file.file_path not in self._read[topic]]
+            wanted: dict[Partition, list[str]] = defaultdict(list)
+            for file in new:
+                partition = self._partition_of(topic, file)
+                if not self._knows_all(partition, table, file):
+                    wanted[partition].append(file.file_path)
+            for partition, paths in wanted.items():
+                for at in range(0, len(paths), FILES_AT_ONCE):
+                    self._take_in(partition, table, paths[at : at + FILES_AT_ONCE])
+            self._read[topic] = {file.file_path for file in files}
+
+    def frontier(self, partition: Partition) -> int:
+        """Return the first offset, from the group's committed one on, that the archive doesn't hold.
+
+        Raises:
+            SpineError: the log did not answer.
+        """
+        held = self._held[partition]
+        end = self._spine.end(partition)
+        position = self._start[partition]
+        while missing := held.missing_between(position, end - 1):
+            first, last = missing[0]
+            self._look(partition, first, last)
+            if first not in held:
+                return first
+            position = first
+        return end
+
+    def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
+        """Return the ranges of offsets before `end`, both ends included, that the archive lacks.
+
+        A long range is looked into only as far as the first messages that are missing for certain: what
+        follows them there counts as missing too.
+
+        Raises:
+            SpineError: the log did not answer.
+        """
+        held = self._held[partition]
+        start = self._start[partition]
+        for first, last in held.missing_between(start, end - 1):
+            self._look(partition, first, last)
+        return held.missing_between(start, end - 1)
+
+    def _partition_of(self, topic: str, file: DataFile) -> Partition:
+        product = PartitionKey.of(file).product
+        if product is None:
+            raise AssertionError(f"{file.file_path} is of no product")
+        return Partition(topic, partition_number(product, self._spine.partitions))
+
+    def _knows_all(self, partition: Partition, table: Table, file: DataFile) -> bool:
+        """Tell by a file's bounds whether all its offsets are held already."""
+        bounds = _bounds(table, file, "spine_offset")
+        if bounds is None:
+            return False
+        lowest, highest = max(bounds[0], self._start[partition]), bounds[1]
+        return highest < lowest or self._held[partition].covers(lowest, highest)
+
+    def _take_in(self, partition: Partition, table: Table, paths: list[str]) -> None:
+        columns = ["spine_partition", "spine_offset", *(["level"] if table is BOOK else [])]
+        rows = read_files(table, paths, columns, None)
+        offsets: Int64s = rows["spine_offset"].to_numpy()
+        # A backfilled row has no place in the log.
+        wanted = (rows["spine_partition"].to_numpy() == partition.number) & (
+            offsets >= self._start[partition]
+        )
+        if table is BOOK:
+            self._take_in_levels(partition, offsets[wanted], rows["level"].to_numpy()[wanted])
+        else:
+            self._held[partition].add_new(np.sort(offsets[wanted]))
+
+    def _take_in_levels(self, partition: Partition, offsets: Int64s, levels: npt.NDArray[np.int32]) -> None:
+        """Take a message for held once all its levels are there, be it from several commits."""
+        unknown = ~self._held[partition].contains(offsets)
+        found = offsets[unknown] << _LEVEL_BITS | levels[unknown]
+        self._levels[partition] = np.union1d(self._levels[partition], found)
+        there = TradeIds()
+        there.add_new(np.unique(self._levels[partition] >> _LEVEL_BITS))
+        for first, last in there:
+            self._look(partition, first, last, to_the_end=True)
+
+    def _look(self, partition: Partition, first: int, last: int, *, to_the_end: bool = False) -> None:
+        """Read messages that aren't held by their offset; those that are in another way are held from now on.
+
+        Ends after messages of which some are missing, unless it is `to_the_end`.
+        """
+        while first <= last:
+            batch = self._spine.read(partition, first, min(LOOK_AT, last - first + 1))
+            if not batch.payloads:
+                return
+            held = self._are_held(partition, batch)
+            offsets = np.arange(batch.first_offset, batch.next_offset)
+            self._held[partition].add_new(offsets[held])
+            if partition.topic == topics.BOOK:
+                levels = self._levels[partition]
+                self._levels[partition] = levels[~np.isin(levels >> _LEVEL_BITS, offsets[held])]
+            if not to_the_end and not held.all():
+                return
+            first = batch.next_offset
+
+    def _are_held(self, partition: Partition, batch: Batch) -> Bools:
+        if partition.topic == topics.TRADES:
+            return self._trades_are_held(batch, partition)
+        if partition.topic == topics.BOOK:
+            return self._books_are_held(batch, partition)
+        return np.zeros(len(batch.payloads), dtype=np.bool_)
+
+    def _trades_are_held(self, batch: Batch, partition: Partition) -> Bools:
+        records = trade_records(batch, partition)
+        names, codes = products(records, batch, partition)
+        trade_ids = np.ascontiguousarray(records["trade_id"])
+        held = np.zeros(len(records), dtype=np.bool_)
+        for code, product in enumerate(names):
+            here = codes == code
+            held[here] = self._ids.contain(product, trade_ids[here])
+        return held
+
+    def _books_are_held(self, batch: Batch, partition: Partition) -> Bools:
+        headers = np.frombuffer(b"".join(p[: BOOK_HEADER.itemsize] for p in batch.payloads), BOOK_HEADER)
+        offsets = np.arange(batch.first_offset, batch.next_offset)
+        there = self._levels[partition] >> _LEVEL_BITS
+        levels = np.searchsorted(there, offsets, side="right") - np.searchsorted(there, offsets)
+        held: Bools = levels == headers["levels"]
+        return held
+
+
+class _ArchivedIds:
+    """The trade ids in the archive, read from it only as far as somebody asks."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[str, tuple[int, int]]] = {}
+        self._read: set[str] = set()
+        self._ids: dict[str, TradeIds] = defaultdict(TradeIds)
+
+    def know(self, files: Iterable[DataFile]) -> None:
+        """Take note of the data files of `trades` as they are now."""
+        self._files = defaultdict(dict)
+        for file in files:
+            bounds = _bounds(TRADES, file, "trade_id")
+            if bounds is None:
+                raise AssertionError(f"{file.file_path} says nothing of its trade ids")
+            self._files[str(PartitionKey.of(file).product)][file.file_path] = bounds
+        self._read &= {path for paths in self._files.values() for path in paths}
+
+    def contain(self, product: str, trade_ids: Int64s) -> Bools:
+        """Tell of each of a product's trades whether the archive has it."""
+        lowest, highest = int(trade_ids.min()), int(trade_ids.max())
+        known = self._ids[product]
+        for path, (first, last) in self._files.get(product, {}).items():
+            if path not in self._read and first <= highest and lowest <= last:
+                known.add_new(np.sort(read_files(TRADES, [path], ["trade_id"], None)["trade_id"].to_numpy()))
+                self._read.add(path)
+        return known.contains(trade_ids)
+
+
+def _bounds(table: Table, file: DataFile, column: str) -> tuple[int, int] | None:
+    """Return the lowest and highest value of a column of 64-bit integers in a file, None where not told."""
+    field = table.schema.get_field_index(column) + 1
+    lower, upper = (file.lower_bounds or {}).get(field), (file.upper_bounds or {}).get(field)
+    if lower is None or upper is None:
+        return None
+    return int(from_bytes(LongType(), lower)), int(from_bytes(LongType(), upper))

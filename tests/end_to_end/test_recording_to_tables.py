@@ -1,10 +1,8 @@
 """A real recording through the whole streaming side, by the commands a person types."""
 
 import csv
-import gzip
 import io
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -12,28 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
+from binance_recording import raw_frames, write_recording
 from typed_commands import output_of
 
 from lakehouse.home import last_run
 
 
-def raw_frames(market_data: Path) -> Iterator[tuple[int, str]]:
-    """The receiver's clock in ns and the frame, as the recorder wrote them."""
-    with gzip.open(market_data / "binance-spot-btcusdt" / "btcusdt_20240808.gz", "rt") as lines:
-        for line in lines:
-            clock, frame = line.split(" ", 1)
-            if frame.strip():
-                yield int(clock), frame.strip()
-
-
 @pytest.fixture(scope="module")
 def recording(market_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recording") / "btcusdt.jsonl.zst"
-    with path.open("wb") as file, zstandard.ZstdCompressor().stream_writer(file) as writer:
-        for clock, frame in raw_frames(market_data):
-            line = {"received_us": clock // 1000, "exchange": "binance", "frame": frame}
-            writer.write(json.dumps(line).encode() + b"\n")
+    write_recording(market_data, path)
     return path
 
 

@@ -31,8 +31,8 @@ _CLIENT: Final = {
 _SETTLE_SECONDS: Final = 0.25
 
 _REFUSALS: Final = {
-    fluss.ErrorCode.INVALID_REPLICATION_FACTOR: "set LAKEHOUSE_FLUSS_REPLICAS to at most the number of its "
-    "tablet servers",
+    fluss.ErrorCode.INVALID_REPLICATION_FACTOR: "start all its tablet servers, or set "
+    "LAKEHOUSE_FLUSS_REPLICAS to their number",
     fluss.ErrorCode.AUTHENTICATE_EXCEPTION: "it wants a login, which lakehouse doesn't have",
     fluss.ErrorCode.AUTHORIZATION_EXCEPTION: "allow this user to create and write the tables",
     fluss.ErrorCode.RECORD_TOO_LARGE_EXCEPTION: "raise its netty.server.max-request-size",

@@ -4,6 +4,8 @@ The logs have the columns of the Iceberg tables that they become; `trades` says 
 came after the lateness horizon, because only the log decides that.
 """
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +43,8 @@ LOGS: Final = (TRADES, QUOTES, BOOK)
 CURRENT_BUCKETS: Final = 1
 """`latest` has a row for each product: one scan of one bucket reads it."""
 
+_LOOK_EVERY_SECONDS: Final = 0.05
+
 
 class FlussShapeError(FlussStoreError):
     """A table is there with another shape; the text says which and what to do."""
@@ -71,11 +75,32 @@ async def create_tables(connection: fluss.FlussConnection, target: FlussTarget) 
     await answer(
         admin.create_database(target.database, ignore_if_exists=True), target, "creating the database"
     )
+    created = False
     for name in COLUMNS:
-        what = f"creating the table {name}"
         path = path_of(target, name)
-        await answer(admin.create_table(path, _descriptor(name, target), ignore_if_exists=True), target, what)
-        _check(name, await answer(admin.get_table_info(path), target, what), target)
+        # Asked to create a table that is there, Fluss refuses while a tablet server is down.
+        if not await answer(admin.table_exists(path), target, f"looking for the table {name}"):
+            request = admin.create_table(path, _descriptor(name, target), ignore_if_exists=True)
+            await answer(request, target, f"creating the table {name}")
+            created = True
+        info = await answer(admin.get_table_info(path), target, f"looking at the table {name}")
+        _check(name, info, target)
+    if created:
+        await _led(connection, target)
+
+
+async def _led(connection: fluss.FlussConnection, target: FlussTarget) -> None:
+    """Wait until every bucket of the new tables has a leader, some tenths of a second."""
+    patience = time.monotonic() + target.timeout_seconds
+    for name in COLUMNS:
+        while True:
+            try:
+                await offsets(connection, target, name, fluss.OffsetSpec.latest())
+                break
+            except FlussUnavailableError:
+                if time.monotonic() > patience:
+                    raise
+                await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 def _schema(name: str) -> fluss.Schema:

@@ -8,6 +8,7 @@ from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.lock import held
 from streaming.engines.embedded.stage import Stage
+from streaming.engines.fluss.archived import Archived, CommittedByArchive
 from streaming.spine.contract import Spine
 
 StageName = Literal["hot", "archive", "candles", "bridge"]
@@ -77,20 +78,29 @@ def _candles(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> 
 def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
     from lakehouse.stores.fluss_connection import target_of
     from lakehouse.stores.fluss_writer import FlussWriter, event_loop
-    from streaming.engines.fluss.archived import CommittedByArchive
     from streaming.engines.fluss.bridge import BridgeStage
 
-    if settings.engine_kind == "flink":
-        raise StageError("the bridge for Flink needs streaming.engines.archived_offsets")
     target = target_of(settings, home.namespace)
     runner = stack.enter_context(event_loop())
     return BridgeStage(
         spine,
-        CommittedByArchive(spine),
+        _archived(stack, spine, settings, home),
         lambda: FlussWriter.open(runner, target),
         compare_seconds=2 * settings.flink_checkpoint_seconds,
         grace_seconds=max(6 * settings.flink_checkpoint_seconds, 30.0),
     )
+
+
+def _archived(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Archived:
+    if settings.engine_kind == "embedded":
+        return CommittedByArchive(spine)
+    from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
+    from streaming.engines.archived_offsets import ArchivedOffsets
+
+    try:
+        return ArchivedOffsets(stack.enter_context(IcebergStore.open(home)), spine)
+    except IcebergStoreError as error:
+        raise StageError(str(error)) from error
 
 
 _OPENERS: Final[Mapping[StageName, Callable[[ExitStack, Spine, Settings, Home], Stage]]] = {

@@ -22,10 +22,10 @@ from streaming.engines.fluss.current import CurrentStates
 from streaming.engines.fluss.metrics import (
     ACKNOWLEDGED,
     IN_FLIGHT,
-    LOST,
     MISSING,
     RECONNECTS,
     REPUSHED,
+    SHORTER,
     TIMEOUTS,
 )
 from streaming.engines.metrics import COMMIT_SECONDS
@@ -132,15 +132,15 @@ class BridgeStage:
         return writer
 
     def _go_back(self, ends: Mapping[tuple[str, int], int], mark: _Mark) -> None:
-        lost = {key: end - ends.get(key, 0) for key, end in mark.ends.items() if ends.get(key, 0) < end}
-        if not lost:
+        shorter = {key: end - ends[key] for key, end in mark.ends.items() if ends[key] < end}
+        if not shorter:
             self._go_to(mark.positions)
             return
-        LOST.inc()
+        SHORTER.inc()
         self._archived.refresh()
         _log.error(
-            "Fluss lost rows that it had acknowledged; pushing again all that is not archived",
-            rows={f"{table}/{bucket}": rows for (table, bucket), rows in lost.items()},
+            "Fluss ends before rows that it had acknowledged; pushing all again that is not archived",
+            rows={f"{table}/{bucket}": rows for (table, bucket), rows in shorter.items()},
         )
         self._mark, self._mark_due = None, 0.0
         self._go_to({partition: self._archived.frontier(partition) for partition in self._positions()})

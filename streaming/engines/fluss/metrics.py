@@ -10,8 +10,9 @@ ACKNOWLEDGED: Final = Counter(
 IN_FLIGHT: Final = Gauge("lakehouse_bridge_in_flight_rows", "Rows handed to Fluss and not acknowledged yet.")
 TIMEOUTS: Final = Counter("lakehouse_bridge_timeouts", "Acknowledgements that did not come in time.")
 RECONNECTS: Final = Counter("lakehouse_bridge_reconnects", "Connections made in place of one that failed.")
-LOST: Final = Counter(
-    "lakehouse_bridge_losses", "Times that Fluss had lost acknowledged rows, which were then pushed again."
+SHORTER: Final = Counter(
+    "lakehouse_bridge_shorter_logs",
+    "Times that the logs of Fluss ended before rows that it had acknowledged; those were pushed again.",
 )
 MISSING: Final = Gauge(
     "lakehouse_bridge_missing_messages",

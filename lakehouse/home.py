@@ -5,7 +5,9 @@ warehouses in a folder of its own. A home also remembers which feed was started 
 `lakehouse sql` and Dagster look at the data a person is working with.
 """
 
+import contextlib
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,6 +64,27 @@ class Home:
         return self.folder / "paimon"
 
     @property
+    def shared_name(self) -> str:
+        """What this namespace is called on a server that several homes may use, such as `market_1f0c9a3e`.
+
+        A new home in the place of an old one has another name: what the server still holds of the old one
+        has nothing to do with it.
+
+        Raises:
+            HomeError: the home was not made by `create`.
+        """
+        try:
+            return f"{self.namespace}_{self._identity.read_text()}"
+        except OSError as error:
+            raise HomeError(
+                f"{self.folder} has no identity ({error.strerror}): start `lakehouse up` first"
+            ) from None
+
+    @property
+    def _identity(self) -> Path:
+        return self.folder / "identity"
+
+    @property
     def locks(self) -> Path:
         """One lock file for each table and worker."""
         return self.folder / "locks"
@@ -85,12 +108,24 @@ class Home:
         try:
             for folder in (self.iceberg, self.paimon, self.locks, self.run, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._identify()
         except OSError as error:
             raise HomeError(
                 f"LAKEHOUSE_HOME {str(self.root)!r} can't be used ({error.strerror}): set it to a folder "
                 "that may be written"
             ) from None
         return self
+
+    def _identify(self) -> None:
+        """Give the home its identity, once, whoever of several processes comes first."""
+        if self._identity.exists():
+            return
+        identity = secrets.token_hex(4)
+        partial = self._identity.with_suffix(f".{identity}")
+        partial.write_text(identity)
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, self._identity)
+        partial.unlink()
 
     def remember(self, run: LastRun) -> None:
         """Record what is being started."""

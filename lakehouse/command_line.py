@@ -79,6 +79,20 @@ def status() -> None:
     _become("streaming.workers.status", None)
 
 
+@main.command()
+@click.argument("action", type=click.Choice(["up", "down", "status", "fetch", "run", "ready"]))
+@click.argument("process", required=False)
+def cluster(action: str, process: str | None) -> None:
+    """Run ZooKeeper, Fluss, Flink and PostgreSQL on this machine: up, down, status.
+
+    They run in the background, on 127.0.0.1, below LAKEHOUSE_HOME, and come back when they die. Java 17,
+    Maven and PostgreSQL have to be installed; `up` fetches the rest at its first start, and `fetch` does
+    only that. `run PROCESS` and `ready PROCESS` are what containers call: they run one process of
+    docker/processes.toml in this one's place, and tell whether it answers.
+    """
+    _become("streaming.cluster.command", None, action, *([process] if process else []))
+
+
 def _become(module: str, feed: str | None, *arguments: str) -> NoReturn:
     """Replace this process by a module's, so that signals and the exit code are its own."""
     if feed is not None:

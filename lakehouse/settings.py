@@ -112,6 +112,14 @@ class Settings(BaseSettings):
     cluster_jars: Path | None = Field(
         None, description="Folder that keeps the cluster's Java parts. Empty: cluster/jars in the home."
     )
+    cluster_ports: str = Field(
+        "",
+        description="Ports of the native cluster that no address above sets, such as "
+        "'postgres=5434,zookeeper=2183'.",
+    )
+    iggy_binary: Path | None = Field(
+        None, description="Iggy's server program, for the native cluster to start it. Empty: it starts none."
+    )
 
     flush_interval_ms: int = Field(
         5, ge=1, le=1000, description="Longest time a message waits in the feed before it is made durable."

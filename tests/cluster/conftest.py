@@ -1,0 +1,13 @@
+"""One cluster for all tests of this folder: started once, it takes as long as one of the tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from running_cluster import RunningCluster, running_cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RunningCluster]:
+    """A running native cluster. A test that kills or stops a process starts it again before it ends."""
+    with running_cluster() as running:
+        yield running

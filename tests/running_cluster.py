@@ -1,0 +1,117 @@
+"""A native cluster for tests: in a folder and on ports of its own, with the jars of the repository."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lakehouse.settings import Settings, load_settings
+from streaming.cluster import postgres
+from streaming.cluster.definition import Definition, MissingProgramError, load
+from streaming.cluster.place import SET_BY
+from streaming.cluster.runner import Cluster
+
+JARS = Path(os.environ.get("LAKEHOUSE_CLUSTER_JARS") or Path(__file__).parents[1] / ".cluster-jars")
+"""Read when this is imported: a test sees none of a developer's variables."""
+
+
+def ports_for_servers(count: int) -> list[int]:
+    """Return ports that nobody listens on, below those that the system gives to clients.
+
+    A server that was killed has to find its port free when it comes back, whatever connected meanwhile.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe:
+            if port not in found and probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+    return found
+
+
+def settings_for(home: Path, definition: Definition, **overrides: object) -> Settings:
+    """Return settings of a native cluster in `home` on free ports."""
+    ports = dict(zip(definition.ports, ports_for_servers(len(definition.ports)), strict=True))
+    others = (f"{name}={port}" for name, port in ports.items() if name not in SET_BY)
+    chosen: dict[str, object] = {
+        "home": home,
+        "profile": "cluster",
+        "spine": "sqlite",
+        "fluss_address": f"127.0.0.1:{ports['fluss-coordinator']}",
+        "flink_url": f"http://127.0.0.1:{ports['flink-rest']}",
+        "flink_gateway_url": f"http://127.0.0.1:{ports['flink-gateway']}",
+        "cluster_ports": ",".join(others),
+        "cluster_jars": JARS,
+        "iceberg_catalog": None,
+    }
+    return load_settings(**chosen | overrides)
+
+
+class RunningCluster:
+    """What a test may do with the cluster: look at it, kill its processes, have settings that lead to it."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self.cluster = cluster
+        self._settings = settings
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of what runs."""
+        return self.cluster.processes
+
+    def settings(self, home: Path, **overrides: object) -> Settings:
+        """Return settings that keep data in `home` and lead to this cluster's servers.
+
+        Each home has a database of its own for its Iceberg catalog.
+        """
+        chosen = self._settings.model_dump(include={"profile", "spine", "cluster_ports", "cluster_jars"})
+        chosen |= self._settings.model_dump(include={"fluss_address", "flink_url", "flink_gateway_url"})
+        if "iceberg_catalog" not in overrides:
+            database = "home_" + hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:12]
+            postgres.create_database(self.cluster.place, database)
+            chosen["iceberg_catalog"] = postgres.address(self.cluster.place, database)
+        return load_settings(**chosen | {"home": home} | overrides)
+
+    def pid(self, name: str) -> int:
+        """Return a process's id, 0 while it doesn't run."""
+        return self.cluster.pid(name)
+
+    def kill(self, *names: str) -> None:
+        """Kill processes with SIGKILL, at once; each comes back by itself."""
+        for pid in [self.pid(name) for name in names]:
+            os.kill(pid, signal.SIGKILL)
+
+    def stop(self, *names: str) -> None:
+        """Stop processes, which stay down until `start`."""
+        self.cluster.stop(*names)
+
+    def start(self, *names: str, seconds: float = 60) -> None:
+        """Have processes running and ready, those that were killed or stopped as well; all without a name."""
+        self.cluster.start(*(names or self.processes))
+        self.cluster.wait_ready(*names, seconds=seconds)
+
+
+@contextmanager
+def running_cluster(**overrides: object) -> Iterator[RunningCluster]:
+    """Run a cluster for the block; skips the test where Java, Maven or PostgreSQL isn't installed."""
+    definition = load()
+    home = Path(tempfile.mkdtemp(prefix="lakehouse-cluster-"))
+    home.chmod(0o755)  # PostgreSQL runs under another account where we are root
+    settings = settings_for(home, definition, **overrides)
+    cluster = Cluster(settings, definition)
+    try:
+        cluster.up(print)
+        yield RunningCluster(cluster, settings)
+    except MissingProgramError as missing:
+        pytest.skip(str(missing))
+    finally:
+        cluster.down()
+        shutil.rmtree(home)

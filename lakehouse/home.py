@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from pydantic import SecretStr
 
 from lakehouse.settings import Settings
 
 Namespace = Literal["market", "simulated"]
+Engine = Literal["embedded", "flink"]
 
 
 class HomeError(Exception):
@@ -37,6 +39,8 @@ class Home:
 
     root: Path
     namespace: Namespace
+    catalog: SecretStr | None = None
+    """Iceberg's catalog as postgresql://user:password@host:port/database; None: an SQLite file in here."""
 
     @property
     def folder(self) -> Path:
@@ -55,7 +59,7 @@ class Home:
 
     @property
     def iceberg(self) -> Path:
-        """Iceberg's catalog and warehouse."""
+        """Iceberg's warehouse, and its catalog where that is an SQLite file."""
         return self.folder / "iceberg"
 
     @property
@@ -108,7 +112,7 @@ class Home:
         try:
             for folder in (self.iceberg, self.paimon, self.locks, self.run, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._identify()
+            _write_once(self._identity, secrets.token_hex(4))
         except OSError as error:
             raise HomeError(
                 f"LAKEHOUSE_HOME {str(self.root)!r} can't be used ({error.strerror}): set it to a folder "
@@ -116,16 +120,28 @@ class Home:
             ) from None
         return self
 
-    def _identify(self) -> None:
-        """Give the home its identity, once, whoever of several processes comes first."""
-        if self._identity.exists():
-            return
-        identity = secrets.token_hex(4)
-        partial = self._identity.with_suffix(f".{identity}")
-        partial.write_text(identity)
-        with contextlib.suppress(FileExistsError):
-            os.link(partial, self._identity)
-        partial.unlink()
+    def claim(self, engine: Engine) -> None:
+        """Record which engine writes the tables here: the first one to come, for good.
+
+        Each engine keeps account of what it has taken from the log in its own way, so a second one would
+        write everything again beside the first.
+
+        Raises:
+            HomeError: another engine has written them; or the record can't be read or written.
+        """
+        record = self.folder / "engine"
+        try:
+            _write_once(record, engine)
+            first = record.read_text()
+        except OSError as error:
+            raise HomeError(
+                f"{record} can't be used ({error.strerror}): make it readable and writable"
+            ) from None
+        if first != engine:
+            raise HomeError(
+                f"the tables in {self.folder} are written by the {first} engine: set "
+                f"LAKEHOUSE_ENGINE={first}, or use an empty LAKEHOUSE_HOME for {engine}"
+            )
 
     def remember(self, run: LastRun) -> None:
         """Record what is being started."""
@@ -133,6 +149,17 @@ class Home:
         partial = target.with_suffix(f".{os.getpid()}")
         partial.write_bytes(msgspec.json.encode(run))
         partial.replace(target)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a small file where there is none, whoever of several processes comes first."""
+    if path.exists():
+        return
+    partial = path.with_suffix(f".{secrets.token_hex(4)}")
+    partial.write_text(text)
+    with contextlib.suppress(FileExistsError):
+        os.link(partial, path)
+    partial.unlink()
 
 
 def last_run(root: Path) -> LastRun | None:
@@ -155,6 +182,9 @@ def home_of(settings: Settings, *, namespace: Namespace | None = None) -> Home:
 
     The namespace is the one given; else the chosen feed's where LAKEHOUSE_FEED was set; else that of the
     last run; else the simulation's.
+
+    Raises:
+        HomeError: the flink engine has no catalog yet; or the record of the last run is damaged.
     """
     root = settings.home.absolute()
     if namespace is None:
@@ -163,4 +193,23 @@ def home_of(settings: Settings, *, namespace: Namespace | None = None) -> Home:
         else:
             run = last_run(root)
             namespace = run.namespace if run else "simulated"
-    return Home(root, namespace)
+    return Home(root, namespace, _catalog(settings, root))
+
+
+def native_catalog(root: Path) -> Path:
+    """Return the file in which the native cluster leaves its catalog's address for those who use it."""
+    return root / "cluster" / "iceberg.catalog"
+
+
+def _catalog(settings: Settings, root: Path) -> SecretStr | None:
+    if settings.iceberg_catalog is not None:
+        return None if settings.iceberg_catalog.get_secret_value() == "sqlite" else settings.iceberg_catalog
+    if settings.engine_kind == "embedded":
+        return None
+    try:
+        return SecretStr(native_catalog(root).read_text().strip())
+    except OSError as error:
+        raise HomeError(
+            f"the flink engine needs a catalog that Flink and Python share, and {native_catalog(root)} names "
+            f"none ({error.strerror}): start `lakehouse cluster up`, or set LAKEHOUSE_ICEBERG_CATALOG"
+        ) from None

@@ -1,11 +1,12 @@
 """The Iceberg tables of one namespace: append, replace a partition, scan, tag, maintain.
 
-The catalog is an SQLite file, the warehouse lies beside it. Every write is one snapshot, made under the
-table's lock; readers need no lock and see one snapshot. `iceberg_files` writes and describes data files,
-`iceberg_commit` makes the snapshot, `iceberg_maintenance` keeps the tables small.
+Every write is one snapshot, made under the table's lock and on top of whatever another program commits
+meanwhile; readers need no lock and see one snapshot. `iceberg_catalog` says where each table is,
+`iceberg_files` writes and describes data files, `iceberg_commit` makes the snapshot, `iceberg_maintenance`
+keeps the tables small.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,31 +15,32 @@ from typing import Self
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
-from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
 from sqlalchemy import select
-from sqlalchemy.engine import URL
 
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
+from lakehouse.stores.iceberg_catalog import answering, created_tables, open_catalog
 from lakehouse.stores.iceberg_commit import (
     COMMIT,
     COUNTER,
+    FOLLOWS,
     OFFSET,
     PREFIX,
     Change,
     ForeignCommitError,
     IcebergStoreError,
     Manifests,
+    added_up,
     carried,
     commit,
+    counted,
+    until_committed,
 )
 from lakehouse.stores.iceberg_files import (
     PartitionKey,
-    iceberg_schema,
-    partition_spec,
     read_files,
     split_by_partition,
     write_files,
@@ -47,6 +49,7 @@ from lakehouse.stores.iceberg_maintenance import (
     FAN_IN,
     GRACE,
     KEEP_SNAPSHOTS,
+    PENDING,
     CompactionResult,
     ExpiryResult,
     compact,
@@ -55,27 +58,15 @@ from lakehouse.stores.iceberg_maintenance import (
 from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
-from lakehouse.stores.schemas import TABLES, Table
+from lakehouse.stores.schemas import Table
 
 __all__ = [
     "ForeignCommitError",
     "IcebergStore",
     "IcebergStoreError",
     "PartitionStats",
-    "SnapshotChangedError",
     "SnapshotGoneError",
 ]
-
-_TABLE_PROPERTIES = {
-    "format-version": "2",
-    "write.parquet.compression-codec": "zstd",
-    # Old metadata files stay named this long; expire deletes them after that.
-    "write.metadata.previous-versions-max": "10",
-}
-
-
-class SnapshotChangedError(IcebergStoreError):
-    """Another writer committed since the snapshot that a replacement was prepared on."""
 
 
 class SnapshotGoneError(IcebergStoreError):
@@ -93,11 +84,11 @@ class IcebergStore:
     {0: 7}
     """
 
-    def __init__(self, catalog: SqlCatalog, home: Home) -> None:
+    def __init__(self, catalog: SqlCatalog, home: Home, tables: Mapping[str, PyIcebergTable]) -> None:
         self._catalog = catalog
         self._home = home
         self._locks = TableLocks(home.locks, "iceberg")
-        self._tables: dict[str, PyIcebergTable] = {}
+        self._tables = dict(tables)
         self._manifests = Manifests()
 
     @classmethod
@@ -105,34 +96,17 @@ class IcebergStore:
         """Open the catalog; create it and the tables where they are absent.
 
         Raises:
+            CatalogError: the catalog can't be reached or is not this home's.
             IcebergStoreError: a table there has other columns than `schemas` says.
         """
         home.iceberg.mkdir(parents=True, exist_ok=True)
-        uri = URL.create("sqlite", database=str(home.iceberg / "catalog.db")).render_as_string()
         with held(home.locks, "iceberg-catalog"):
-            catalog = SqlCatalog(home.namespace, uri=uri, warehouse=str(home.iceberg / "warehouse"))
-            store = cls(catalog, home)
-            catalog.create_namespace_if_not_exists(home.namespace)
-            for table in TABLES.values():
-                if table.store == "iceberg":
-                    store._create(table)
-        return store
-
-    def _create(self, table: Table) -> None:
-        name = (self._home.namespace, table.name)
-        location = str(self._home.iceberg / "warehouse" / table.name)
-        try:
-            found = self._catalog.load_table(name)  # first: creating writes a file before it looks
-        except NoSuchTableError:
-            found = self._catalog.create_table(
-                name, iceberg_schema(table), location, partition_spec(table), properties=_TABLE_PROPERTIES
-            )
-        if found.schema().as_struct() != iceberg_schema(table).as_struct():
-            raise IcebergStoreError(
-                f"the table {table.name} in {self._home.iceberg} has other columns than this version writes: "
-                "use an empty LAKEHOUSE_HOME"
-            )
-        self._tables[table.name] = found
+            catalog = open_catalog(home)
+            try:
+                return cls(catalog, home, created_tables(catalog, home))
+            except BaseException:
+                catalog.close()
+                raise
 
     def close(self) -> None:
         """Release the catalog's connection."""
@@ -156,22 +130,28 @@ class IcebergStore:
     # Reading
 
     def current(self, table: Table) -> PyIcebergTable:
-        """Return the table as the catalog has it now; its metadata is parsed only when it changed."""
-        cached = self._tables.get(table.name)
-        if cached is not None:
-            with self._catalog.engine.connect() as connection:
-                location = connection.execute(
-                    select(IcebergTables.metadata_location).where(
-                        IcebergTables.catalog_name == self._catalog.name,
-                        IcebergTables.table_namespace == self._home.namespace,
-                        IcebergTables.table_name == table.name,
-                    )
-                ).scalar_one()
-            if location == cached.metadata_location:
+        """Return the table as the catalog has it now; its metadata is parsed only when it changed.
+
+        Raises:
+            CatalogError: the catalog doesn't answer.
+        """
+        with answering(self._home):
+            cached = self._tables.get(table.name)
+            if cached is not None and cached.metadata_location == self._location(table):
                 return cached
-        loaded = self._catalog.load_table((self._home.namespace, table.name))
+            loaded = self._catalog.load_table((self._home.namespace, table.name))
         self._tables[table.name] = loaded
         return loaded
+
+    def _location(self, table: Table) -> str | None:
+        with self._catalog.engine.connect() as connection:
+            return connection.execute(
+                select(IcebergTables.metadata_location).where(
+                    IcebergTables.catalog_name == self._catalog.name,
+                    IcebergTables.table_namespace == self._home.namespace,
+                    IcebergTables.table_name == table.name,
+                )
+            ).scalar_one()
 
     def _snapshot(self, current: PyIcebergTable, snapshot_id: int | None) -> Snapshot | None:
         if snapshot_id is None:
@@ -193,7 +173,7 @@ class IcebergStore:
         """Return every `lakehouse.*` property as of the current snapshot.
 
         Raises:
-            ForeignCommitError: another program committed and dropped them.
+            ForeignCommitError: another program dropped them.
         """
         current = self.current(table)
         kept = {key: value for key, value in current.metadata.properties.items() if key.startswith(PREFIX)}
@@ -203,7 +183,7 @@ class IcebergStore:
         """Return the next offset of each partition of the log; empty before the first commit.
 
         Raises:
-            ForeignCommitError: another program committed and dropped them.
+            ForeignCommitError: another program dropped them.
         """
         found = carried(self.current(table))
         return {
@@ -214,7 +194,7 @@ class IcebergStore:
 
     def counters(self, table: Table) -> dict[str, int]:
         """Return the cumulative counters by name."""
-        return _counters(self.current(table))
+        return counted(self.current(table))
 
     def data_files(
         self,
@@ -248,7 +228,7 @@ class IcebergStore:
     ) -> pa.Table:
         """Return rows of one snapshot, with the columns of the table's schema or those named.
 
-        Within a file rows are in the order of trade_id (where there is one); files come in no order.
+        Within a file of ours rows are in the order of trade_id (where there is one); files come in no order.
 
         Args:
             table: what to read.
@@ -265,6 +245,10 @@ class IcebergStore:
         files = self.data_files(table, product=product, day=day, snapshot_id=snapshot_id)
         row_product = product if "product" not in table.partition_by else None
         return read_files(table, [file.file_path for file in files], columns, row_product, encoded=encoded)
+
+    def read(self, table: Table, files: Sequence[DataFile]) -> pa.Table:
+        """Return all rows of data files, which `data_files` named; to `replace` just these."""
+        return read_files(table, [file.file_path for file in files], None, None)
 
     def partitions(self, table: Table, *, snapshot_id: int | None = None) -> list[PartitionStats]:
         """Return what each partition holds, ordered by day and product; reads manifests only."""
@@ -294,19 +278,16 @@ class IcebergStore:
 
         Raises:
             RowsMismatchError: the rows don't fit the table.
-            ForeignCommitError: another program committed and dropped the offsets.
+            ForeignCommitError: another program dropped the offsets.
+            CommitConflictError: other programs left no moment to commit in.
         """
         parts = list(split_by_partition(table, checked_rows(table, rows)))
         if not parts and not offsets and not counters:
             return self.snapshot_id(table)
         with self.lock(table):
             current = self.current(table)
-            before = _counters(current)
             added = write_files(table, Path(current.metadata.location), parts)
-            totals = {
-                f"{COUNTER}{name}": str(before.get(name, 0) + value)
-                for name, value in (counters or {}).items()
-            }
+            totals = added_up(current, counters or {})
             change = Change(Operation.APPEND, added, offsets=offsets or {}, properties=totals)
             return self.commit(table, change)
 
@@ -318,11 +299,13 @@ class IcebergStore:
         rows: pa.Table,
         *,
         properties: Mapping[str, str] | None = None,
-        expected_snapshot: int | None = None,
+        counters: Mapping[str, int] | None = None,
+        files: Sequence[DataFile] | None = None,
     ) -> int:
-        """Make `rows` the whole content of a product's day, in one snapshot, and return its id.
+        """Make `rows` the content of a product's day, in one snapshot, and return its id.
 
-        The rows are sorted by trade_id (where there is one) and lie in one file.
+        The rows are sorted by trade_id (where there is one) and lie in one file. What other programs add to
+        the day after `files` were read stays beside them.
 
         Args:
             table: one that is partitioned by day and product.
@@ -330,11 +313,13 @@ class IcebergStore:
             day: UTC day.
             rows: all of them of this product and day; none empties the partition.
             properties: more `lakehouse.*` properties, kept with the table from this commit on.
-            expected_snapshot: refuse if the current snapshot is another.
+            counters: added to the cumulative ones.
+            files: the partition's data files that the rows stand for; all there are where None.
 
         Raises:
             RowsMismatchError: the rows don't fit the table or the partition.
-            SnapshotChangedError: the current snapshot is not the expected one.
+            FilesReplacedError: another writer has replaced one of the files.
+            CommitConflictError: other programs left no moment to commit in.
         """
         if "product" not in table.partition_by:
             raise IcebergStoreError(f"{table.name} has no partitions by product to replace")
@@ -346,19 +331,13 @@ class IcebergStore:
             raise RowsMismatchError(f"rows of {[k.folder for k, _ in parts]} given for {key.folder}")
         with self.lock(table):
             current = self.current(table)
-            snapshot = current.current_snapshot()
-            if expected_snapshot is not None and expected_snapshot != (snapshot and snapshot.snapshot_id):
-                raise SnapshotChangedError(
-                    f"{table.name} is at snapshot {snapshot and snapshot.snapshot_id}, not at "
-                    f"{expected_snapshot}: read the partition again"
-                )
-            removed = self.data_files(table, product=product, day=day)
+            removed = self.data_files(table, product=product, day=day) if files is None else files
             added = write_files(table, Path(current.metadata.location), parts)
             change = Change(
                 Operation.OVERWRITE,
                 added,
                 removed=frozenset(file.file_path for file in removed),
-                properties=properties or {},
+                properties=dict(properties or {}) | added_up(current, counters or {}),
             )
             return self.commit(table, change)
 
@@ -367,24 +346,28 @@ class IcebergStore:
 
         Raises:
             FilesReplacedError: a file to remove is not there any more.
+            CommitConflictError: other programs left no moment to commit in.
         """
-        self._tables[table.name], snapshot = commit(self.current(table), self._manifests, change)
-        return snapshot.snapshot_id
+        after = self.update(table, lambda current: commit(current, self._manifests, change))
+        assert after.metadata.current_snapshot_id is not None  # it was made just now
+        return after.metadata.current_snapshot_id
 
-    def use(self, table: Table, current: PyIcebergTable) -> None:
-        """Take the table as it is after a change of metadata; the caller holds the lock."""
-        self._tables[table.name] = current
+    def update(self, table: Table, make: Callable[[PyIcebergTable], PyIcebergTable]) -> PyIcebergTable:
+        """Commit by `make`, which gets the table as it is and returns it as it is then.
 
-    def named_files(self, table: Table) -> set[str]:
-        """Return the paths of all files that a snapshot, a tag or the metadata log needs."""
-        current = self.current(table)
-        named = {current.metadata_location, *(entry.metadata_file for entry in current.metadata.metadata_log)}
-        for snapshot in current.metadata.snapshots:
-            manifests = self._manifests.of(current, snapshot)
-            named.add(snapshot.manifest_list)
-            named |= {manifest.manifest_path for manifest in manifests}
-            named |= {file.file_path for file in self._manifests.files(current, snapshot)}
-        return named
+        The caller holds the lock. When another program commits in between, `make` is called again.
+
+        Raises:
+            CommitConflictError: other programs left no moment to commit in.
+        """
+        with answering(self._home):
+            after = until_committed(lambda: make(self.current(table)))
+        self._tables[table.name] = after
+        return after
+
+    def named_files(self, table: Table, *, without: Collection[int] = ()) -> set[str]:
+        """Return the paths of all files that the metadata log needs, or a snapshot not among `without`."""
+        return self._manifests.named(self.current(table), without)
 
     def tag(self, table: Table, name: str, snapshot_id: int | None = None) -> None:
         """Name a snapshot (the current one where None), so that it never expires.
@@ -392,17 +375,26 @@ class IcebergStore:
         Raises:
             SnapshotGoneError: it has expired, or the table has none.
         """
-        with self.lock(table):
-            current = self.current(table)
+
+        def make(current: PyIcebergTable) -> PyIcebergTable:
             snapshot = self._snapshot(current, snapshot_id)
             if snapshot is None:
                 raise SnapshotGoneError(f"{table.name} was never written: there is nothing to tag")
             current.manage_snapshots().create_tag(snapshot.snapshot_id, name).commit()
+            return current
+
+        with self.lock(table):
+            self.update(table, make)
 
     def untag(self, table: Table, name: str) -> None:
         """Remove a tag; its snapshot expires with the others."""
+
+        def make(current: PyIcebergTable) -> PyIcebergTable:
+            current.manage_snapshots().remove_tag(name).commit()
+            return current
+
         with self.lock(table):
-            self.current(table).manage_snapshots().remove_tag(name).commit()
+            self.update(table, make)
 
     def tags(self, table: Table) -> dict[str, int]:
         """Return the tagged snapshots by name."""
@@ -420,15 +412,23 @@ class IcebergStore:
         """
         return compact(self, table, fan_in)
 
-    def expire(self, table: Table, *, keep: int = KEEP_SNAPSHOTS, grace: timedelta = GRACE) -> ExpiryResult:
+    def expire(
+        self,
+        table: Table,
+        *,
+        keep: int = KEEP_SNAPSHOTS,
+        grace: timedelta = GRACE,
+        pending: timedelta = PENDING,
+    ) -> ExpiryResult:
         """Forget old snapshots and delete files that nothing names any more; tagged snapshots stay.
 
         Args:
             table: what to expire.
             keep: newest snapshots that stay.
             grace: how long a file must have been unnamed before it is deleted, for readers still at it.
+            pending: the same for a file that no snapshot has named yet: it may wait for its commit.
         """
-        return expire(self, table, keep, grace)
+        return expire(self, table, keep, grace, pending)
 
     def maintain(self, table: Table) -> None:
         """Compact and expire what is due; cheap when nothing is, so call it after each commit."""
@@ -439,12 +439,4 @@ class IcebergStore:
 
 
 def _reserved(key: str) -> bool:
-    return key == COMMIT or key.startswith((OFFSET, COUNTER))
-
-
-def _counters(current: PyIcebergTable) -> dict[str, int]:
-    return {
-        key.removeprefix(COUNTER): int(value)
-        for key, value in current.metadata.properties.items()
-        if key.startswith(COUNTER)
-    }
+    return key in (COMMIT, FOLLOWS) or key.startswith((OFFSET, COUNTER))

@@ -11,14 +11,23 @@ What the lakehouse remembers with a commit:
 - `lakehouse.commit` there: the number of the commit, which shows that it is one of ours;
 - everything else (`lakehouse.counter.<name>`, what a seal records) in the table's properties, which are
   part of the same metadata file. They grow with the days, and a summary is repeated in each snapshot.
+
+Another program may commit beside us: Flink does every few seconds. Our lock doesn't hold it, so a commit
+is made on a snapshot and refused by the catalog when that is not the newest any more; then it is made again
+(`until_committed`). Our offsets are those of the newest snapshot of ours below the other program's. What
+Flink says of itself in its summaries (`flink.…`) is carried on in ours: after a restart it looks there for
+the last checkpoint that it committed, and would commit again what it doesn't find.
 """
 
+import random
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import (
     DataFile,
     ManifestContent,
@@ -44,6 +53,17 @@ PREFIX: Final = "lakehouse."
 OFFSET: Final = "lakehouse.offset."
 COUNTER: Final = "lakehouse.counter."
 COMMIT: Final = "lakehouse.commit"
+FOLLOWS: Final = "lakehouse.follows-log"
+"""Property of a table that has offsets: without them its writer doesn't know where it is."""
+
+_FLINK: Final = "flink."
+
+ATTEMPTS: Final = 60
+"""Commits of others that may come between before a commit gives up."""
+
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+
+_Result = TypeVar("_Result")
 
 _MERGE_AT = 32
 """Small manifests that a commit finds before it writes them together into one."""
@@ -57,7 +77,11 @@ class IcebergStoreError(Exception):
 
 
 class ForeignCommitError(IcebergStoreError):
-    """The current snapshot lacks what every commit of ours carries: the offsets are not known."""
+    """Another program dropped the snapshots that said which offsets of the log the table holds."""
+
+
+class CommitConflictError(IcebergStoreError):
+    """Others committed to the table each time that we tried to; nothing was changed."""
 
 
 class FilesReplacedError(IcebergStoreError):
@@ -76,26 +100,84 @@ class Change:
 
 
 def carried(current: PyIcebergTable) -> dict[str, str]:
-    """Return the `lakehouse.*` properties of the current snapshot's summary.
+    """Return the `lakehouse.*` properties in the summary of the newest snapshot of ours.
 
     Raises:
-        ForeignCommitError: another program committed the snapshot and dropped them.
+        ForeignCommitError: it has been dropped, and with it the offsets.
     """
-    snapshot = current.current_snapshot()
+    for snapshot in lineage(current):
+        found = _summary(snapshot, PREFIX)
+        if COMMIT in found:
+            return found
+    if FOLLOWS in current.metadata.properties:
+        newest = current.current_snapshot()
+        raise ForeignCommitError(
+            f"another program expired the snapshots of {'.'.join(current.name())} that hold the offsets of "
+            f"the log (its newest is {newest and newest.snapshot_id}): restore its metadata from before, "
+            "or use an empty LAKEHOUSE_HOME"
+        )
+    return {}
+
+
+def lineage(current: PyIcebergTable) -> Iterator[Snapshot]:
+    """Yield the current snapshot, the one that it was made on, and so on as far as they have not expired."""
+    by_id = {snapshot.snapshot_id: snapshot for snapshot in current.metadata.snapshots}
+    at = current.metadata.current_snapshot_id
+    while at is not None and (snapshot := by_id.get(at)) is not None:
+        yield snapshot
+        at = snapshot.parent_snapshot_id
+
+
+def needed(current: PyIcebergTable) -> set[int]:
+    """Return the snapshots that `carried` reads: those down to the newest of ours, where it matters."""
+    if FOLLOWS not in current.metadata.properties:
+        return set()
+    stay = set()
+    for snapshot in lineage(current):
+        stay.add(snapshot.snapshot_id)
+        if COMMIT in _summary(snapshot, PREFIX):
+            break
+    return stay
+
+
+def counted(current: PyIcebergTable) -> dict[str, int]:
+    """Return the cumulative counters by name."""
+    return {
+        key.removeprefix(COUNTER): int(value)
+        for key, value in current.metadata.properties.items()
+        if key.startswith(COUNTER)
+    }
+
+
+def added_up(current: PyIcebergTable, counters: Mapping[str, int]) -> dict[str, str]:
+    """Return the properties that hold the cumulative counters after these are added."""
+    before = counted(current)
+    return {f"{COUNTER}{name}": str(before.get(name, 0) + value) for name, value in counters.items()}
+
+
+def _summary(snapshot: Snapshot | None, prefix: str) -> dict[str, str]:
     if snapshot is None or snapshot.summary is None:
         return {}
-    found = {key: value for key, value in snapshot.summary.additional_properties.items() if _ours(key)}
-    if COMMIT not in found:
-        raise ForeignCommitError(
-            f"snapshot {snapshot.snapshot_id} of {'.'.join(current.name())} was committed by another program "
-            "and lacks the offsets of the log: roll the table back to its parent "
-            f"({snapshot.parent_snapshot_id}) before writing again"
-        )
-    return found
+    properties = snapshot.summary.additional_properties
+    return {key: value for key, value in properties.items() if key.startswith(prefix)}
 
 
-def _ours(key: str) -> bool:
-    return key.startswith(PREFIX)
+def until_committed(attempt: Callable[[], _Result]) -> _Result:
+    """Run `attempt`, which reads the table and commits on that, until nobody has come between.
+
+    Raises:
+        CommitConflictError: somebody came between every time.
+    """
+    for number in range(ATTEMPTS):
+        try:
+            return attempt()
+        except CommitFailedException:
+            # Not in step with the other one, which may be trying again too.
+            time.sleep(random.uniform(0.0, min(0.01 * 2**number, _LONGEST_PAUSE_SECONDS)))
+    raise CommitConflictError(
+        f"others committed {ATTEMPTS} times while this tried to: nothing was changed. Is another program "
+        "writing without a pause?"
+    )
 
 
 class Manifests:
@@ -148,21 +230,32 @@ class Manifests:
             for entry in self.entries(current, manifest)
         ]
 
+    def named(self, current: PyIcebergTable, without: Collection[int] = ()) -> set[str]:
+        """Return the paths of all files that the metadata log needs, or a snapshot not among `without`."""
+        named = {current.metadata_location, *(entry.metadata_file for entry in current.metadata.metadata_log)}
+        for snapshot in current.metadata.snapshots:
+            if snapshot.snapshot_id in without:
+                continue
+            named.add(snapshot.manifest_list)
+            named |= {manifest.manifest_path for manifest in self.of(current, snapshot)}
+            named |= {file.file_path for file in self.files(current, snapshot)}
+        return named
 
-def commit(current: PyIcebergTable, manifests: Manifests, change: Change) -> tuple[PyIcebergTable, Snapshot]:
-    """Commit a change on top of `current` and return the table as it is then, and the new snapshot.
 
-    The caller holds the table's lock, and `current` is the catalog's newest.
+def commit(current: PyIcebergTable, manifests: Manifests, change: Change) -> PyIcebergTable:
+    """Commit a change on top of `current` and return the table as it is then.
+
+    The caller holds the table's lock.
 
     Raises:
-        ForeignCommitError: the current snapshot was committed by another program.
+        ForeignCommitError: another program dropped the offsets.
         FilesReplacedError: a file to remove is not there.
-        CommitFailedException: another program committed in between; nothing was changed.
+        CommitFailedException: `current` is not the newest any more; nothing was changed.
     """
     metadata = current.metadata
     parent = current.current_snapshot()
     snapshot_id = metadata.new_snapshot_id()
-    summary = carried(current)
+    summary = carried(current) | _summary(parent, _FLINK)
     summary[COMMIT] = str(int(summary.get(COMMIT, 0)) + 1)
     summary |= {f"{OFFSET}{partition}": str(offset) for partition, offset in change.offsets.items()}
     kept, removed_files = _write_manifests(current, manifests, change, parent, snapshot_id)
@@ -194,11 +287,20 @@ def commit(current: PyIcebergTable, manifests: Manifests, change: Change) -> tup
             ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH, snapshot_id=snapshot_id
         ),
     ]
-    if change.properties:
-        updates.append(SetPropertiesUpdate(updates=dict(change.properties)))
-    table = apply(current, updates, parent_id=parent.snapshot_id if parent else None)
+    properties = dict(change.properties)
+    if change.offsets and FOLLOWS not in metadata.properties:
+        properties[FOLLOWS] = "true"
+    if properties:
+        updates.append(SetPropertiesUpdate(updates=properties))
+    try:
+        table = apply(current, updates, parent_id=parent.snapshot_id if parent else None)
+    except CommitFailedException:
+        known = {manifest.manifest_path for manifest in manifests.of(current, parent)}
+        for path in (list_path, *(m.manifest_path for m in kept if m.manifest_path not in known)):
+            Path(path).unlink()
+        raise
     manifests.remember(snapshot, numbered)
-    return table, snapshot
+    return table
 
 
 def apply(

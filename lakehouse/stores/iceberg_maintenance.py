@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update import RemoveSnapshotsUpdate
 
-from lakehouse.stores.iceberg_commit import Change, FilesReplacedError, apply
+from lakehouse.stores.iceberg_commit import Change, FilesReplacedError, apply, needed
 from lakehouse.stores.iceberg_files import PartitionKey, read_files, split_by_partition, write_files
-from lakehouse.stores.orphans import looked, sweep
+from lakehouse.stores.orphans import looked, settle, sweep
 from lakehouse.stores.schemas import Table
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 FAN_IN: Final = 16
 KEEP_SNAPSHOTS: Final = 16
 GRACE: Final = timedelta(minutes=10)
+PENDING: Final = timedelta(days=3)
+"""How long Flink may be down with checkpoints that it has not committed: their files are in its hands."""
 
 _SIZE_CLASSES = (512 * 2**10, 4 * 2**20)
 """A file below the first is small, below the second middling; larger ones are left to the seal."""
@@ -94,8 +97,10 @@ def _due(files: list[DataFile], fan_in: int) -> Iterator[tuple[PartitionKey, lis
             yield key, members
 
 
-def expire(store: "IcebergStore", table: Table, keep: int, grace: timedelta) -> ExpiryResult:
-    """Forget all but the newest `keep` snapshots and the tagged ones; delete files that are due.
+def expire(
+    store: "IcebergStore", table: Table, keep: int, grace: timedelta, pending: timedelta
+) -> ExpiryResult:
+    """Forget all but the newest `keep` snapshots and what else must stay; delete the files that are due.
 
     Forgetting is one commit, deleting comes after it: a crash in between leaves files that the next call
     finds, because it looks at everything in the table's folder (now and then, see `orphans.looked`).
@@ -103,19 +108,43 @@ def expire(store: "IcebergStore", table: Table, keep: int, grace: timedelta) -> 
     if keep < 1:
         raise ValueError("the current snapshot has to stay: keep at least 1")
     with store.lock(table):
-        current = store.current(table)
-        metadata = current.metadata
-        newest = sorted(metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)[-keep:]
-        stay = {snapshot.snapshot_id for snapshot in newest}
-        stay |= {ref.snapshot_id for ref in metadata.refs.values()}
-        forgotten = [s.snapshot_id for s in metadata.snapshots if s.snapshot_id not in stay]
-        if forgotten:
-            update = RemoveSnapshotsUpdate(snapshot_ids=forgotten)  # type: ignore[call-arg]
-            current = apply(current, [update], parent_id=metadata.current_snapshot_id)
-            store.use(table, current)
-        location = Path(current.metadata.location)
+        location = Path(store.current(table).metadata.location)
         record = location / "unnamed.json"
+        forgotten = _to_forget(store.current(table), keep)
+        if forgotten:
+            # Before they are forgotten: afterwards nothing would tell these files from ones to be committed.
+            settle(record, store.named_files(table) - store.named_files(table, without=forgotten))
+            store.update(table, lambda current: _forget(current, keep))
         found = looked(record, grace) or sweep(
-            (path for path in location.rglob("*") if path.is_file()), store.named_files(table), record, grace
+            (path for path in location.rglob("*") if path.is_file()),
+            store.named_files(table),
+            record,
+            grace,
+            not_yet_named=lambda path: pending if _may_be_committed(path, location) else grace,
         )
     return ExpiryResult(len(forgotten), found.deleted, found.bytes, found.waiting)
+
+
+def _to_forget(current: PyIcebergTable, keep: int) -> list[int]:
+    """Return the snapshots that nothing needs."""
+    metadata = current.metadata
+    newest = sorted(metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)[-keep:]
+    stay = {snapshot.snapshot_id for snapshot in newest} | needed(current)
+    stay |= {ref.snapshot_id for ref in metadata.refs.values()}
+    return [s.snapshot_id for s in metadata.snapshots if s.snapshot_id not in stay]
+
+
+def _forget(current: PyIcebergTable, keep: int) -> PyIcebergTable:
+    update = RemoveSnapshotsUpdate(snapshot_ids=_to_forget(current, keep))  # type: ignore[call-arg]
+    return apply(current, [update], parent_id=current.metadata.current_snapshot_id)
+
+
+def _may_be_committed(path: Path, location: Path) -> bool:
+    """Tell whether a file may be part of a checkpoint of Flink's that is not committed yet.
+
+    Those are data files, and manifests that list them; metadata and lists of manifests are written to be
+    committed at once.
+    """
+    return path.is_relative_to(location / "data") or (
+        path.suffix == ".avro" and not path.name.startswith("snap-")
+    )

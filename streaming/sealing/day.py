@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
+from pyiceberg.manifest import DataFile
 
 from lakehouse.market.columns import microseconds
 from lakehouse.market.gap import GapStatus
 from lakehouse.market.time import day_of, now_us, to_datetime
 from lakehouse.market.trade import Exchange, Source
 from lakehouse.market.trade_ids import TradeIds
+from lakehouse.stores.duplicates import duplicates_counter
 from lakehouse.stores.iceberg import IcebergStore, PartitionStats
 from lakehouse.stores.schemas import GAPS, QUARANTINE, TRADES
 from lakehouse.stores.seals import SealRecord, encode_seal, rows_checksum, seal_property, seals
@@ -95,7 +97,8 @@ async def seal_day(
     if origin is not None:
         _quarantine(store, answer, origin.exchange, product, day, sealed_us)
     with store.lock(TRADES):
-        archived = store.scan(TRADES, product=product, day=day)
+        files = store.data_files(TRADES, product=product, day=day)
+        archived, repeated = _each_once(store.read(TRADES, files))
         fetched = of_day(answer.trades, day)
         fetched = fetched[~np.isin(fetched["trade_id"], archived["trade_id"].to_numpy())]
         rows = archived
@@ -103,7 +106,7 @@ async def seal_day(
             archived_us = microseconds(archived["event_time"])
             added = backfilled_rows(fetched, product, origin.exchange, archived_us, sealed_us)
             rows = pa.concat_tables([archived, added])
-        rows = rows.sort_by([("trade_id", "ascending"), ("spine_offset", "ascending")])
+        rows = rows.sort_by("trade_id")
         edges = _closed(edges, rows)
         record = SealRecord(
             rows=rows.num_rows,
@@ -114,7 +117,7 @@ async def seal_day(
             asked=origin is not None,
             sealed_us=sealed_us,
         )
-        record, snapshot_id, committed = _commit(store, product, day, rows, record)
+        record, snapshot_id, committed = _commit(store, product, day, rows, record, files, repeated)
     lost = TradeIds(missing_ranges(_known(store, product, edges), edges))
     filled = _record_gaps(store, origin, product, day, rows, lost, sealed_us)
     log.info(
@@ -186,18 +189,44 @@ def _known(store: IcebergStore, product: str, edges: DayEdges) -> TradeIds:
     return known
 
 
+def _each_once(rows: pa.Table) -> tuple[pa.Table, int]:
+    """Return a product's trades by trade_id, each once, and how many more there were.
+
+    Flink knows the trades that it took from the log, not those that a seal fetched: what reaches it later of
+    these is there twice until now. The one that was there first stays.
+    """
+    rows = rows.sort_by(
+        [("trade_id", "ascending"), ("recorded_at", "ascending"), ("spine_offset", "ascending")]
+    )
+    trade_ids = rows["trade_id"].to_numpy()
+    again = np.concatenate(([False], trade_ids[1:] == trade_ids[:-1]))[: len(trade_ids)]
+    return (rows.filter(pa.array(~again)) if again.any() else rows), int(again.sum())
+
+
 def _commit(
-    store: IcebergStore, product: str, day: date, rows: pa.Table, record: SealRecord
+    store: IcebergStore,
+    product: str,
+    day: date,
+    rows: pa.Table,
+    record: SealRecord,
+    files: Sequence[DataFile],
+    repeated: int,
 ) -> tuple[SealRecord, int | None, bool]:
-    """Make the rows the day's partition, with its record, unless both are there; the lock is held."""
+    """Make the rows the day's partition instead of `files`, with its record, unless both are there.
+
+    The lock is held.
+    """
     before = seals(store).get((product, day))
     if before is not None and before.checksum == record.checksum:
         record = msgspec.structs.replace(record, sealed_us=before.sealed_us)
-    files = sum(s.files for s in store.partitions(TRADES) if (s.product, s.day) == (product, day))
-    if record == before and files <= 1:
+    if record == before and len(files) <= 1 and not repeated:
         return record, store.snapshot_id(TRADES), False
     properties = {seal_property(product, day): encode_seal(record)}
-    return record, store.replace(TRADES, product, day, rows, properties=properties), True
+    counters = {duplicates_counter(product, day): repeated} if repeated else {}
+    snapshot_id = store.replace(
+        TRADES, product, day, rows, properties=properties, counters=counters, files=files
+    )
+    return record, snapshot_id, True
 
 
 def _record_gaps(

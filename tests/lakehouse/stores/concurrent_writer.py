@@ -19,10 +19,10 @@ def on_trades(store: IcebergStore, role: str, batch: int) -> None:
         store.append(TRADES, make_trades([batch]), offsets={0: batch + 1})
     elif role == "seal":
         with store.lock(TRADES):
-            snapshot = store.snapshot_id(TRADES)
-            rows = store.scan(TRADES, product="BTC-USD", day=DAY)
+            files = store.data_files(TRADES, product="BTC-USD", day=DAY)
             sealed = {"lakehouse.seals": str(batch + 1)}
-            store.replace(TRADES, "BTC-USD", DAY, rows, properties=sealed, expected_snapshot=snapshot)
+            rows = store.read(TRADES, files)
+            store.replace(TRADES, "BTC-USD", DAY, rows, properties=sealed, files=files)
     else:
         store.compact(TRADES, fan_in=2)
         store.expire(TRADES, keep=3, grace=timedelta(seconds=20))

@@ -62,7 +62,7 @@ def test_killed_appends_lose_and_double_nothing(
             rows = store.scan(TRADES, product=product)
             assert sorted(rows["trade_id"].to_pylist()) == list(range(batches))
         store.compact(TRADES, fan_in=2)
-        store.expire(TRADES, keep=1, grace=timedelta(0))
+        store.expire(TRADES, keep=1, grace=timedelta(0), pending=timedelta(0))
         left = set(home.iceberg.rglob("trades/data/**/*.parquet"))
         assert {str(path) for path in left} == {file.file_path for file in store.data_files(TRADES)}
 

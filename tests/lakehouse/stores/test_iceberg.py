@@ -12,9 +12,9 @@ from lakehouse.stores.iceberg import (
     ForeignCommitError,
     IcebergStore,
     IcebergStoreError,
-    SnapshotChangedError,
     SnapshotGoneError,
 )
+from lakehouse.stores.iceberg_commit import FilesReplacedError
 from lakehouse.stores.rows import RowsMismatchError
 from lakehouse.stores.schemas import GAPS, QUOTES, TABLES, TRADES, Table
 
@@ -105,17 +105,54 @@ def test_nothing_to_write_makes_no_snapshot(home: Home) -> None:
         assert store.append(TRADES, TRADES.schema.empty_table()) == snapshot
 
 
-def test_properties_dropped_by_another_program_are_noticed(home: Home) -> None:
+def another_program(home: Home) -> SqlCatalog:
+    return SqlCatalog("simulated", uri=f"sqlite:///{home.iceberg}/catalog.db")
+
+
+def test_offsets_outlive_commits_of_another_program(home: Home) -> None:
     with IcebergStore.open(home) as store:
-        store.append(TRADES, make_trades([1]), offsets={0: 5})
-        catalog = SqlCatalog("simulated", uri=f"sqlite:///{home.iceberg}/catalog.db")
-        catalog.load_table("simulated.trades").append(make_trades([2]))
+        store.append(TRADES, make_trades([1]), offsets={0: 5}, counters={"x": 1})
+        for n in range(2, 5):
+            another_program(home).load_table("simulated.trades").append(make_trades([n]))
+        assert store.offsets(TRADES) == {0: 5}
+        store.expire(TRADES, keep=1)
+        assert store.offsets(TRADES) == {0: 5}
+        store.append(TRADES, make_trades([5]), offsets={1: 7})
+        store.expire(TRADES, keep=1)
+        assert store.offsets(TRADES) == {0: 5, 1: 7}
+        assert store.properties(TRADES)["lakehouse.commit"] == "2"
+        assert len(store.current(TRADES).metadata.snapshots) == 1
+        assert ids(store.scan(TRADES)) == [1, 2, 3, 4, 5]
+        assert store.counters(TRADES) == {"x": 1}
+
+
+def test_offsets_dropped_by_another_program_are_noticed(home: Home) -> None:
+    with IcebergStore.open(home) as store:
+        ours = store.append(TRADES, make_trades([1]), offsets={0: 5})
+        assert ours is not None
+        table = another_program(home).load_table("simulated.trades")
+        table.append(make_trades([2]))
+        table.maintenance.expire_snapshots().by_id(ours).commit()
         for reading in (store.offsets, store.properties):
             with pytest.raises(ForeignCommitError, match="another program"):
                 reading(TRADES)
         with pytest.raises(ForeignCommitError):
             store.append(TRADES, make_trades([3]))
         assert ids(store.scan(TRADES)) == [1, 2]
+
+
+def test_what_flink_says_of_its_checkpoints_outlives_our_commits(home: Home) -> None:
+    said = {"flink.job-id": "4a", "flink.operator-id": "7", "flink.max-committed-checkpoint-id": "12"}
+    with IcebergStore.open(home) as store:
+        store.append(QUOTES, rows_with_extremes(QUOTES.schema))
+        table = another_program(home).load_table("simulated.quotes")
+        table.append(rows_with_extremes(QUOTES.schema), snapshot_properties=said)
+        store.append(QUOTES, rows_with_extremes(QUOTES.schema))
+        store.compact(QUOTES, fan_in=2)
+        store.expire(QUOTES, keep=1)
+        (snapshot,) = store.current(QUOTES).metadata.snapshots
+    assert snapshot.summary is not None
+    assert {key: snapshot.summary[key] for key in said} == said
 
 
 def test_replace_changes_one_partition_in_one_snapshot(home: Home) -> None:
@@ -125,7 +162,7 @@ def test_replace_changes_one_partition_in_one_snapshot(home: Home) -> None:
             store.append(TRADES, make_trades([n, n + 1]))
         store.append(TRADES, make_trades([1], "ETH-USD"))
         before = store.append(TRADES, make_trades([9], day=other_day))
-        after = store.replace(TRADES, "BTC-USD", DAY, make_trades([4, 2, 10]), expected_snapshot=before)
+        after = store.replace(TRADES, "BTC-USD", DAY, make_trades([4, 2, 10]))
         table = store.current(TRADES)
         assert table.snapshot_by_id(after).parent_snapshot_id == before  # type: ignore[union-attr]
         assert store.scan(TRADES, product="BTC-USD", day=DAY)["trade_id"].to_pylist() == [2, 4, 10]
@@ -139,13 +176,17 @@ def test_replace_changes_one_partition_in_one_snapshot(home: Home) -> None:
         ]
 
 
-def test_replace_refuses_what_was_prepared_on_an_older_snapshot(home: Home) -> None:
+def test_replace_takes_the_place_of_what_was_read_and_of_nothing_else(home: Home) -> None:
     with IcebergStore.open(home) as store:
-        before = store.append(TRADES, make_trades([1]))
+        store.append(TRADES, make_trades([1]))
+        read = store.data_files(TRADES, product="BTC-USD", day=DAY)
         store.append(TRADES, make_trades([2]))
-        with pytest.raises(SnapshotChangedError):
-            store.replace(TRADES, "BTC-USD", DAY, make_trades([1]), expected_snapshot=before)
-        assert ids(store.scan(TRADES)) == [1, 2]
+        store.replace(TRADES, "BTC-USD", DAY, make_trades([3, 4]), counters={"x": 2}, files=read)
+        assert ids(store.scan(TRADES)) == [2, 3, 4]
+        with pytest.raises(FilesReplacedError):
+            store.replace(TRADES, "BTC-USD", DAY, make_trades([5]), files=read)
+        assert ids(store.scan(TRADES)) == [2, 3, 4]
+        assert store.counters(TRADES) == {"x": 2}
 
 
 def test_rows_that_do_not_fit_are_refused_and_change_nothing(home: Home) -> None:
@@ -209,8 +250,7 @@ def test_pyiceberg_reads_what_we_commit(home: Home) -> None:
         store.compact(TRADES, fan_in=8)
         store.replace(TRADES, "ETH-USD", DAY, make_trades([5], "ETH-USD"))
         store.append(TRADES, make_trades([40]))
-        other = SqlCatalog("simulated", uri=f"sqlite:///{home.iceberg}/catalog.db")
-        found = other.load_table("simulated.trades").scan().to_arrow()
+        found = another_program(home).load_table("simulated.trades").scan().to_arrow()
     assert sorted(found.cast(TRADES.schema).to_pylist(), key=str) == sorted(
         pa.concat_tables([make_trades(range(41)), make_trades([5], "ETH-USD")]).to_pylist(), key=str
     )
@@ -226,7 +266,10 @@ def test_expiry_deletes_files_but_not_those_of_a_tag(home: Home) -> None:
         crashed = home.iceberg / "warehouse" / "trades" / "data" / "left-by-a-crash.parquet"
         crashed.write_bytes(b"half")
         before = set(home.iceberg.rglob("*.*"))
-        result = store.expire(TRADES, keep=2, grace=timedelta(0))
+        assert store.expire(TRADES, keep=14, grace=timedelta(0)).deleted_files > 0
+        assert crashed.exists()  # it may wait for its commit
+        before = set(home.iceberg.rglob("*.*"))
+        result = store.expire(TRADES, keep=2, grace=timedelta(0), pending=timedelta(0))
         assert result.snapshots == 11
         assert not crashed.exists()
         assert result.deleted_files == len(before - set(home.iceberg.rglob("*.*")))

@@ -1,0 +1,217 @@
+"""Iceberg's catalog: which metadata file each table is at, in SQLite or in PostgreSQL.
+
+In PostgreSQL it is shared with Flink, whose `JdbcCatalog` reads and writes the same rows. Its name is the
+namespace's: the two programs find each other's tables only under the same name.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables, SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import Table as PyIcebergTable
+from sqlalchemy import select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from lakehouse.home import Home
+from lakehouse.stores.iceberg_commit import IcebergStoreError
+from lakehouse.stores.iceberg_files import iceberg_schema, partition_spec
+from lakehouse.stores.schemas import TABLES, Table
+
+_TABLE_PROPERTIES: Final = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    # Old metadata files stay named this long; expire deletes them after that.
+    "write.metadata.previous-versions-max": "10",
+    # Flink's own commits come between ours too.
+    "commit.retry.num-retries": "20",
+}
+
+_TO_CONNECT_SECONDS: Final = 10
+_FOR_A_LOCK_SECONDS: Final = 60
+
+
+class CatalogError(IcebergStoreError):
+    """The catalog can't be used: unreachable, refused, or another one; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class JdbcAddress:
+    """Where Java finds the catalog."""
+
+    url: str
+    user: str
+    password: SecretStr
+
+
+def warehouse(home: Home) -> Path:
+    """Return the folder that holds the tables' files."""
+    return home.iceberg / "warehouse"
+
+
+def jdbc_address(home: Home) -> JdbcAddress:
+    """Return the catalog's address for Flink.
+
+    Raises:
+        CatalogError: the catalog's setting is no address.
+    """
+    if home.catalog is None:
+        return JdbcAddress(f"jdbc:sqlite:{_sqlite_file(home)}", "", SecretStr(""))
+    url = _url(home)
+    return JdbcAddress(
+        f"jdbc:postgresql://{url.host}:{url.port or 5432}/{url.database}",
+        url.username or "",
+        SecretStr(url.password or ""),
+    )
+
+
+def open_catalog(home: Home) -> SqlCatalog:
+    """Open the catalog of a home's namespace; its database tables are created where they are absent.
+
+    Raises:
+        CatalogError: it can't be reached, refuses us, or is another home's or under another name.
+    """
+    if home.catalog is None:
+        url = URL.create(
+            "sqlite", database=str(_sqlite_file(home)), query={"timeout": str(_FOR_A_LOCK_SECONDS)}
+        )
+    else:
+        url = _url(home).update_query_dict({"connect_timeout": str(_TO_CONNECT_SECONDS)})
+    with answering(home):
+        catalog = SqlCatalog(
+            home.namespace,
+            uri=url.render_as_string(hide_password=False),
+            warehouse=str(warehouse(home)),
+            # A server that was started again has closed the connections that we keep.
+            pool_pre_ping="true",
+        )
+        try:
+            _check_owner(catalog, home)
+        except BaseException:
+            catalog.close()
+            raise
+    return catalog
+
+
+def created_tables(catalog: SqlCatalog, home: Home) -> dict[str, PyIcebergTable]:
+    """Return the Iceberg tables by name; they are created where they are absent.
+
+    Raises:
+        CatalogError: the catalog doesn't answer.
+        IcebergStoreError: a table there has other columns than `schemas` says.
+    """
+    with answering(home):
+        catalog.create_namespace_if_not_exists(home.namespace)
+        return {
+            table.name: _created(catalog, home, table)
+            for table in TABLES.values()
+            if table.store == "iceberg"
+        }
+
+
+def _created(catalog: SqlCatalog, home: Home, table: Table) -> PyIcebergTable:
+    name = (home.namespace, table.name)
+    schema = iceberg_schema(table)
+    try:
+        found = catalog.load_table(name)  # first: creating writes a file before it looks
+    except NoSuchTableError:
+        location = str(warehouse(home) / table.name)
+        found = catalog.create_table(
+            name, schema, location, partition_spec(table), properties=_TABLE_PROPERTIES
+        )
+    if found.schema().as_struct() != schema.as_struct():
+        raise IcebergStoreError(
+            f"the table {table.name} in {home.iceberg} has other columns than this version writes: "
+            "use an empty LAKEHOUSE_HOME"
+        )
+    return found
+
+
+@contextmanager
+def answering(home: Home) -> Iterator[None]:
+    """Turn what the database driver raises within the block into one sentence.
+
+    Raises:
+        CatalogError: instead of it. What was being committed may have been committed.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        # The driver's text, not SQLAlchemy's: that adds the statement and its parameters.
+        raise CatalogError(_sentence(home, str(error.orig))) from None
+
+
+def _sqlite_file(home: Home) -> Path:
+    return home.iceberg / "catalog.db"
+
+
+def _url(home: Home) -> URL:
+    assert home.catalog is not None  # asked only where there is one
+    try:
+        url = make_url(home.catalog.get_secret_value())
+    except (ArgumentError, ValueError):
+        url = URL.create("unreadable")
+    if url.get_backend_name() != "postgresql" or not url.host or not url.database:
+        raise CatalogError(
+            "LAKEHOUSE_ICEBERG_CATALOG takes postgresql://user:password@host:port/database, or sqlite for a "
+            "file in the home"
+        )
+    return url
+
+
+def _sentence(home: Home, said: str) -> str:
+    reason = " ".join(said.split())[:300]
+    if home.catalog is None:
+        return (
+            f"Iceberg's catalog {_sqlite_file(home)} can't be used ({reason}): is its disk full or damaged?"
+        )
+    url = _url(home)
+    place = f"Iceberg's catalog at {url.host}:{url.port or 5432}"
+    if "password authentication failed" in said or "no password supplied" in said:
+        return f"{place} refuses the user {url.username}: check the password in LAKEHOUSE_ICEBERG_CATALOG"
+    if "does not exist" in said and "database" in said:
+        return f"{place} has no database {url.database}: create it, or correct LAKEHOUSE_ICEBERG_CATALOG"
+    if "could not translate" in said or "connection to server" in said:
+        return (
+            f"{place} can't be reached: start it (`lakehouse cluster up` starts the native one), or correct "
+            "LAKEHOUSE_ICEBERG_CATALOG"
+        )
+    secret = url.password
+    return f"{place} failed ({reason.replace(secret, '…') if secret else reason}): see PostgreSQL's log"
+
+
+def _check_owner(catalog: SqlCatalog, home: Home) -> None:
+    """Refuse a database in which the namespace's tables are another home's, or under another name."""
+    place = _sqlite_file(home) if home.catalog is None else f"the database {_url(home).database}"
+    tables, spaces = IcebergTables, IcebergNamespaceProperties
+    with catalog.engine.connect() as connection:
+        names = set(
+            connection.scalars(
+                select(tables.catalog_name)
+                .where(tables.table_namespace == home.namespace)
+                .union(select(spaces.catalog_name).where(spaces.namespace == home.namespace))
+            )
+        )
+        locations = connection.scalars(
+            select(tables.metadata_location).where(
+                tables.catalog_name == home.namespace, tables.table_namespace == home.namespace
+            )
+        ).all()
+    if others := sorted(names - {home.namespace}):
+        raise CatalogError(
+            f"{place} holds {home.namespace} in a catalog called {others[0]}, not {home.namespace}: give "
+            "that catalog this name, or use an empty database"
+        )
+    folder = str(warehouse(home))
+    for location in locations:
+        path = (location or "").removeprefix("file:")
+        if not Path(path).is_relative_to(folder):
+            raise CatalogError(
+                f"{place} holds the tables of another home, with files such as {path}, not in {folder}: give "
+                "each home a database of its own"
+            )

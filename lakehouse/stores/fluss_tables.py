@@ -43,6 +43,8 @@ LOGS: Final = (TRADES, QUOTES, BOOK)
 CURRENT_BUCKETS: Final = 1
 """`latest` has a row for each product: one scan of one bucket reads it."""
 
+_CREATIONS: Final = 3
+_LEADERS_SECONDS: Final = 5.0
 _LOOK_EVERY_SECONDS: Final = 0.05
 
 
@@ -75,32 +77,40 @@ async def create_tables(connection: fluss.FlussConnection, target: FlussTarget) 
     await answer(
         admin.create_database(target.database, ignore_if_exists=True), target, "creating the database"
     )
-    created = False
     for name in COLUMNS:
         path = path_of(target, name)
         # Asked to create a table that is there, Fluss refuses while a tablet server is down.
         if not await answer(admin.table_exists(path), target, f"looking for the table {name}"):
-            request = admin.create_table(path, _descriptor(name, target), ignore_if_exists=True)
-            await answer(request, target, f"creating the table {name}")
-            created = True
+            await _create(connection, target, name)
         info = await answer(admin.get_table_info(path), target, f"looking at the table {name}")
         _check(name, info, target)
-    if created:
-        await _led(connection, target)
 
 
-async def _led(connection: fluss.FlussConnection, target: FlussTarget) -> None:
-    """Wait until every bucket of the new tables has a leader, some tenths of a second."""
-    patience = time.monotonic() + target.timeout_seconds
-    for name in COLUMNS:
-        while True:
+async def _create(connection: fluss.FlussConnection, target: FlussTarget, name: str) -> None:
+    """Create a table and wait until its buckets have leaders.
+
+    Now and then the coordinator (0.9.1) doesn't notice a new table: it is listed and nobody ever leads it.
+    It is dropped then, nothing can be in it, and created again.
+    """
+    admin, path = connection.get_admin(), path_of(target, name)
+    what = f"creating the table {name}"
+    for attempt in range(_CREATIONS):
+        if attempt:
+            await answer(admin.drop_table(path, ignore_if_not_exists=True), target, what)
+        request = admin.create_table(path, _descriptor(name, target), ignore_if_exists=True)
+        await answer(request, target, what)
+        patience = time.monotonic() + _LEADERS_SECONDS
+        while time.monotonic() < patience:
             try:
                 await offsets(connection, target, name, fluss.OffsetSpec.latest())
-                break
             except FlussUnavailableError:
-                if time.monotonic() > patience:
-                    raise
                 await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            else:
+                return
+    raise FlussUnavailableError(
+        f"Fluss at {target.address} created the table {target.database}.{name} and gives it no leaders: "
+        "restart its coordinator"
+    )
 
 
 def _schema(name: str) -> fluss.Schema:

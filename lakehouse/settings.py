@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address everything listens on.")
 
+    simulated_host: str = Field(
+        "", description="Where the feed finds the simulation. Empty: the address everything listens on."
+    )
     simulated_seed: int = Field(7, ge=0, description="The simulated market is a function of this number.")
     simulated_rate: float = Field(
         8.0, gt=0, le=200_000, description="Trades a second, all products together, on average."

@@ -50,7 +50,8 @@ class Launch:
     user: str | None = None
     """Account to run as, None for our own."""
     folder: Path | None = None
-    """Working folder, None for the current one."""
+    """Working folder, None for the cluster's."""
+    stop_signal: str = "TERM"
 
 
 def java_launch(name: str, definition: Definition, place: Place, sums: Sums, java: Path) -> Launch:
@@ -92,6 +93,8 @@ def _render(name: str, process: Process, definition: Definition, place: Place) -
         "host": place.hosts[name],
         "port": place.ports[process.port],
         "id": process.id,
+        # Its server can't be told an address: only within a container does it listen to nobody but us.
+        "flink_reporter": "none" if place.listen == "127.0.0.1" else "prometheus",
     }
     values |= {f"{_word(other)}_host": host for other, host in place.hosts.items()}
     values |= {f"{_word(port)}_port": number for port, number in place.ports.items()}

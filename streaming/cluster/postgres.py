@@ -16,6 +16,7 @@ import psycopg2
 from psycopg2 import sql
 from pydantic import SecretStr
 
+from lakehouse.home import native_catalog
 from streaming.cluster.configuration import Launch
 from streaming.cluster.definition import ClusterError, MissingProgramError
 from streaming.cluster.place import Place
@@ -57,7 +58,9 @@ def postgres_launch(place: Place) -> Launch:
     settings = _SETTINGS | {"port": str(place.ports["postgres"])}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     command = (str(server), "-D", str(data), *options)
-    return Launch("postgres", command, user=account.pw_name if account else None, folder=Path("/"))
+    user = account.pw_name if account else None
+    # SIGINT ends its clients' connections; at SIGTERM it would wait for them.
+    return Launch("postgres", command, user=user, folder=Path("/"), stop_signal="INT")
 
 
 def address(place: Place, database: str) -> SecretStr:
@@ -69,7 +72,7 @@ def address(place: Place, database: str) -> SecretStr:
 
 def leave_address(place: Place) -> None:
     """Write the address of Iceberg's catalog where those who use it look for it."""
-    file = place.root / "iceberg.catalog"
+    file = native_catalog(place.root.parent)
     file.touch(mode=0o600)
     file.write_text(address(place, "iceberg").get_secret_value())
 
@@ -131,8 +134,9 @@ def _check_reach(folder: Path, account: pwd.struct_passwd) -> None:
     )
     if done.returncode:
         raise ClusterError(
-            f"PostgreSQL doesn't run as root, and the account {account.pw_name} can't enter {folder}: set "
-            "LAKEHOUSE_HOME to a folder that others may enter, or LAKEHOUSE_ICEBERG_CATALOG to the address of a server"
+            f"PostgreSQL doesn't run as root, and the account {account.pw_name} can't enter {folder}: "
+            "set LAKEHOUSE_HOME to a folder that others may enter, or LAKEHOUSE_ICEBERG_CATALOG to the "
+            "address of a server"
         )
 
 

@@ -126,12 +126,13 @@ class Supervisor:
 
     def processes(self) -> list[psutil.Process]:
         """Return this cluster's processes as the machine lists them, supervised or not."""
-        ours = {self._place.marker, str(self._place.data("postgres") / "data"), str(self._place.data("iggy"))}
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            if ours & set(process.info["cmdline"] or ()):
-                found.append(process)
-        return found
+        named = {self._place.marker, str(self._place.data("postgres") / "data")}
+        iggy = str(self._place.data("iggy"))
+        return [
+            process
+            for process in psutil.process_iter(["cmdline", "cwd"])
+            if named & set(process.info["cmdline"] or ()) or process.info["cwd"] == iggy
+        ]
 
     def _pid(self) -> int | None:
         try:
@@ -177,7 +178,7 @@ autostart=false
 autorestart=true
 startsecs=1
 startretries=1000000
-stopsignal=TERM
+stopsignal={launch.stop_signal}
 stopwaitsecs={STOP_SECONDS}
 stopasgroup=true
 killasgroup=true

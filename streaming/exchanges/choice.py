@@ -15,8 +15,9 @@ def exchange_for(code: ExchangeCode, settings: Settings, products: Sequence[str]
         return Binance(settings.binance_websocket_url, settings.binance_rest_url, products)
     if code is ExchangeCode.COINBASE:
         return Coinbase(code, settings.coinbase_websocket_url, settings.coinbase_rest_url)
+    host = settings.simulated_host or settings.host
     return Coinbase(
         code,
-        f"ws://{settings.host}:{settings.simulated_websocket_port}",
-        f"http://{settings.host}:{settings.simulated_rest_port}",
+        f"ws://{host}:{settings.simulated_websocket_port}",
+        f"http://{host}:{settings.simulated_rest_port}",
     )

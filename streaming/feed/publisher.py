@@ -31,19 +31,28 @@ class Publisher:
         return {partition: end + len(after.get(partition, ())) for partition, end in self._ends.items()}
 
     def publish(self, batch: Mapping[Partition, Sequence[bytes]]) -> None:
-        """Make messages durable; blocks, and keeps trying while the log can't be reached."""
+        """Make messages durable; blocks, and keeps trying while the log can't be reached.
+
+        After a failure nothing is handed to the log again before it has said what it took: a message whose
+        acknowledgement didn't come may be in it, or on its way.
+        """
         left = dict(batch)
+        unknown = False
         attempt = 0
         while left:
             try:
+                if unknown:
+                    left = self._not_taken(left)
+                    unknown = False
+                    continue
                 with PUBLISH_SECONDS.time():
                     self._spine.publish(left)
             except SpineUnavailableError as error:
+                unknown = True
                 attempt += 1
                 wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.1 * 2**attempt)
                 log.warning("the log took no messages", error=str(error), seconds=round(wait, 1))
                 time.sleep(wait)
-                left = self._not_taken(left)
             else:
                 for partition, messages in left.items():
                     self._ends[partition] += len(messages)
@@ -51,13 +60,10 @@ class Publisher:
 
     def _not_taken(self, batch: Mapping[Partition, Sequence[bytes]]) -> dict[Partition, Sequence[bytes]]:
         """Return the part of a failed batch that the log doesn't hold."""
-        left: dict[Partition, Sequence[bytes]] = {}
-        for partition, messages in batch.items():
-            try:
-                taken = self._spine.end(partition) - self._ends[partition]
-            except SpineUnavailableError:
-                return dict(batch)  # still out of reach; nothing is known, and nothing is assumed
-            self._ends[partition] += taken
-            if taken < len(messages):
-                left[partition] = messages[taken:]
-        return left
+        ends = {partition: self._spine.end(partition) for partition in batch}
+        left = {
+            partition: messages[ends[partition] - self._ends[partition] :]
+            for partition, messages in batch.items()
+        }
+        self._ends |= ends
+        return {partition: messages for partition, messages in left.items() if messages}

@@ -106,19 +106,24 @@ class Spine(Protocol):
         ...
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Record durably that `group` needs nothing before these offsets any more."""
+        """Record durably that `group` needs nothing before these offsets any more.
+
+        Raises:
+            OffsetAheadError: the log ends before one of them; those of other partitions may be recorded.
+        """
         ...
 
     def committed(self, group: str, partition: Partition) -> int | None:
-        """Return the offset a group committed last, None where it never did."""
+        """Return the offset a group committed last, None where it never did (or, in Iggy, only 0)."""
         ...
 
     def retain(self, readers: Mapping[str, Sequence[str]], max_age_us: int, max_bytes: int) -> int:
         """Drop old messages and return how many.
 
-        A message goes when it is older than `max_age_us` or its partition holds more than `max_bytes`,
+        A message may go when it is older than `max_age_us` or its partition holds more than `max_bytes`,
         and only if every group in `readers` that reads its topic has committed an offset beyond it. A
-        group that has committed nothing yet holds everything.
+        group that has committed nothing yet holds everything. Messages go in runs as they are stored, and
+        a run stays until all of it may go.
 
         Args:
             readers: for each topic the groups that read it.

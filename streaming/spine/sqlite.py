@@ -186,7 +186,8 @@ class SqliteSpine:
         """Record a group's offsets; see `Spine.commit`."""
         with self._transaction() as execute:
             for partition, offset in offsets.items():
-                self._table(partition)
+                if offset > (end := self._bounds(partition)[1]):
+                    raise OffsetAheadError(partition, offset, end)
                 execute("INSERT OR REPLACE INTO committed VALUES (?, ?, ?, ?)", (group, *partition, offset))
 
     def committed(self, group: str, partition: Partition) -> int | None:

@@ -28,6 +28,9 @@ CANDLES: Final = "candles"
 BRIDGE: Final = "bridge"
 FEED: Final = "feed"
 
+GROUPS: Final = (HOT, ARCHIVE, CANDLES, BRIDGE, FEED)
+"""Every consumer group there may be; which of them read a topic follows the settings."""
+
 
 def readers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     """Return for each topic the consumer groups that read it; retention waits for all of them.

@@ -28,8 +28,8 @@ from streaming.engines.embedded.overdue import rebuild_overdue
 from streaming.exchanges.recording import RecordingError
 from streaming.feed.handler import FeedError
 from streaming.feed.intake import FeedTotals
-from streaming.spine.contract import Partition, SpineError
-from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.contract import Partition, Spine, SpineError
+from streaming.spine.opening import open_spine
 from streaming.spine.topics import BOOK, QUOTES, TRADES
 from streaming.workers.feed import run_feed
 from streaming.workers.preparation import PreparationError, prepare
@@ -105,7 +105,7 @@ async def _feed(settings: Settings, home: Home, stages: list[Future[None]], disp
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number.name)
-    with SqliteSpine.open(home.spine, settings.spine_partitions) as spine:
+    with open_spine(settings, home) as spine:
         feed = asyncio.create_task(run_feed(settings, home, spine, stop))
         while not feed.done():
             await asyncio.wait([feed], timeout=0.5)
@@ -119,7 +119,7 @@ async def _feed(settings: Settings, home: Home, stages: list[Future[None]], disp
     return totals
 
 
-def _market_partitions(spine: SqliteSpine) -> Iterator[Partition]:
+def _market_partitions(spine: Spine) -> Iterator[Partition]:
     for topic in (TRADES, QUOTES, BOOK):
         for number in range(spine.partitions):
             yield Partition(topic, number)
@@ -127,7 +127,7 @@ def _market_partitions(spine: SqliteSpine) -> Iterator[Partition]:
 
 def _run_stage(name: StageName, settings: Settings, home: Home, fed: threading.Event) -> None:
     with (
-        SqliteSpine.open(home.spine, settings.spine_partitions) as spine,
+        open_spine(settings, home) as spine,
         opened(name, spine, settings, home) as stage,
     ):
         while True:

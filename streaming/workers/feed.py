@@ -18,7 +18,7 @@ from streaming.feed.intake import FeedTotals
 from streaming.feed.live import run_live
 from streaming.feed.recorded import run_recorded
 from streaming.spine.contract import Spine, SpineError
-from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.opening import open_spine
 from streaming.workers import metrics
 from streaming.workers.garbage import collect_seldom
 
@@ -77,7 +77,7 @@ async def _run() -> FeedTotals:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    with SqliteSpine.open(home.spine, settings.spine_partitions) as spine:
+    with open_spine(settings, home) as spine:
         collect_seldom()
         return await run_feed(settings, home, spine, stop)
 

@@ -15,7 +15,7 @@ from streaming.engines.embedded.decode import MalformedMessageError
 from streaming.engines.embedded.stage import Stage, StepResult
 from streaming.engines.metrics import DUPLICATES, ERRORS, MESSAGES, TOO_LATE, Progress
 from streaming.spine.contract import Spine, SpineError
-from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.opening import open_spine
 from streaming.spine.topics import readers
 from streaming.workers.garbage import collect_seldom
 from streaming.workers.metrics import serve
@@ -53,7 +53,7 @@ def main(name: StageName, *, pause_seconds: Callable[[Settings], float], retains
         settings = load_settings()
         home = home_of(settings).create()
         with (
-            SqliteSpine.open(home.spine, settings.spine_partitions) as spine,
+            open_spine(settings, home) as spine,
             opened(name, spine, settings, home) as stage,
         ):
             REGISTRY.register(Progress(stage))

@@ -27,9 +27,11 @@ import lakehouse
 from lakehouse.home import Home, HomeError
 from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores.lock import AlreadyRunningError, held
+from streaming.cluster.definition import ClusterError
 from streaming.workers.preparation import PreparationError, prepare
 from streaming.workers.progress_line import progress_lines
 from streaming.workers.roster import WORKERS, workers
+from streaming.workers.servers import servers
 from streaming.workers.stop_signal import StopSignal
 
 ROOT = Path(lakehouse.__file__).parents[1]
@@ -62,7 +64,6 @@ def programs(settings: Settings, *, dagster: bool) -> list[Program]:
     supervisord starts lower priorities first and stops them last: the feed stops before the stages, so
     that they can commit all it published.
     """
-
     chosen = []
     for name in workers(settings):
         module = "simulated_exchange" if name == "exchange" else name
@@ -203,6 +204,7 @@ def running(chosen: list[Program], settings: Settings, home: Home) -> Iterator[s
     environment = os.environ | {
         "LAKEHOUSE_HOME": str(home.root),
         "LAKEHOUSE_FEED": settings.feed,
+        "LAKEHOUSE_SPINE": settings.spine_kind,
         "DAGSTER_HOME": str(_dagster_home(home)),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     }
@@ -279,8 +281,10 @@ def up(settings: Settings, *, dagster: bool, stop: StopSignal, console: Console)
     with held(home.run, "up", wait=False):
         stop_leftovers(home)
         check_ports(settings, dagster=dagster)
-        chosen = programs(settings, dagster=dagster)
-        with running(chosen, settings, home) as supervisord:
+        with (
+            servers(settings, lambda line: console.print(line, highlight=False, soft_wrap=True)) as settings,
+            running(programs(settings, dagster=dagster), settings, home) as supervisord,
+        ):
             if home.namespace == "simulated":
                 console.print("The data is SIMULATED: a market made from a seed, not a real one.")
             for label, address in addresses(settings, dagster=dagster):
@@ -314,7 +318,7 @@ def main() -> int:
     stop.listen()
     try:
         up(load_settings(), dagster=not arguments.no_dagster, stop=stop, console=Console())
-    except (SettingsError, HomeError, PreparationError, AlreadyRunningError, UpError) as error:
+    except (SettingsError, HomeError, PreparationError, AlreadyRunningError, UpError, ClusterError) as error:
         print(f"lakehouse up: {error}", file=sys.stderr)
         return 1
     return 0

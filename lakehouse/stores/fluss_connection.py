@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import fluss
 
-from lakehouse.home import Namespace
+from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.hot_store import HotStoreError
 
@@ -69,11 +69,11 @@ class FlussTarget:
     timeout_seconds: float
 
 
-def target_of(settings: Settings, namespace: Namespace) -> FlussTarget:
-    """Return where a namespace's tables are."""
+def target_of(settings: Settings, home: Home) -> FlussTarget:
+    """Return where a home's tables are."""
     return FlussTarget(
         settings.fluss_address,
-        namespace,
+        home.namespace,
         settings.fluss_replicas,
         settings.spine_partitions,
         settings.spine_retention_hours,

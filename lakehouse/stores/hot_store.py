@@ -118,6 +118,6 @@ def open_hot_reader(settings: Settings, home: Home, *, follow: bool = False) -> 
     from lakehouse.stores.fluss_hot import FlussHotStore
     from lakehouse.stores.fluss_model import FlussHotModel
 
-    target = target_of(settings, home.namespace)
+    target = target_of(settings, home)
     store = FlussHotModel if follow else FlussHotStore
     return store.open(target, window_minutes=settings.hot_window_minutes)

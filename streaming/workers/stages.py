@@ -80,7 +80,7 @@ def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> S
     from lakehouse.stores.fluss_writer import FlussWriter, event_loop
     from streaming.engines.fluss.bridge import BridgeStage
 
-    target = target_of(settings, home.namespace)
+    target = target_of(settings, home)
     runner = stack.enter_context(event_loop())
     return BridgeStage(
         spine,

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from bridge_world import (
     Holdings,
-    RunningCluster,
     bridge,
     check_nothing_is_missing,
     drop,
@@ -22,6 +21,7 @@ from bridge_world import (
 )
 from log_messages import publish_in_batches, trade
 from prometheus_client import REGISTRY
+from running_cluster import RunningCluster
 
 from lakehouse.home import Home
 from lakehouse.market.trade import Lateness

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from bridge_world import (
     TABLETS,
-    RunningCluster,
     bridge,
     own_tables,
     publish_market,
@@ -17,6 +16,7 @@ from bridge_world import (
     push_patiently,
 )
 from log_messages import PRODUCTS, START
+from running_cluster import RunningCluster
 
 from lakehouse.home import Home
 from lakehouse.market.product import InvalidProductError

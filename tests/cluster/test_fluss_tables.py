@@ -8,7 +8,8 @@ from pathlib import Path
 import fluss
 import pyarrow as pa
 import pytest
-from bridge_world import RunningCluster, own_tables, rows_in_fluss
+from bridge_world import own_tables, rows_in_fluss
+from running_cluster import RunningCluster
 
 from lakehouse.home import Home
 from lakehouse.stores.fluss_connection import (

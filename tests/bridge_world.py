@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
 import fluss
 import pyarrow as pa
 from log_messages import PRODUCTS, START, market, publish, quote_message, trade
+from running_cluster import RunningCluster
 
+from lakehouse.home import Home
 from lakehouse.market.book import BookKind, pack_book
 from lakehouse.market.trade import Exchange, Lateness
-from lakehouse.settings import Settings
 from lakehouse.stores.fluss_connection import FlussStoreError, FlussTarget, connect, settled, target_of
 from lakehouse.stores.fluss_tables import COLUMNS, path_of
 from lakehouse.stores.fluss_writer import FlussWriter
@@ -29,22 +29,10 @@ from streaming.spine.topics import BOOK, QUOTES, TRADES
 TABLETS = ("fluss-tablet-0", "fluss-tablet-1", "fluss-tablet-2")
 
 
-class RunningCluster(Protocol):
-    """What the fixture `cluster` gives."""
-
-    def settings(self, home: Path, **overrides: object) -> Settings: ...
-
-    def pid(self, name: str) -> int: ...
-
-    def kill(self, name: str) -> None: ...
-
-    def start(self, name: str) -> None: ...
-
-
 def target_for(cluster: RunningCluster, home: Path, **overrides: object) -> FlussTarget:
     """Tables of their own: everything in Fluss belongs to a database."""
     settings = cluster.settings(home, fluss_timeout_seconds=5.0, **overrides)
-    return replace(target_of(settings, "simulated"), database=f"test_{uuid4().hex[:12]}")
+    return replace(target_of(settings, Home(home, "simulated")), database=f"test_{uuid4().hex[:12]}")
 
 
 def drop(target: FlussTarget) -> None:

@@ -5,7 +5,6 @@ Each resource holds plain settings and returns the domain's own object; nothing 
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from pathlib import Path
 from typing import Any, Self, cast
 
 import dagster as dg
@@ -18,6 +17,7 @@ from lakehouse.market.trade import Exchange
 from lakehouse.settings import Settings, load_settings
 from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_catalog import warehouse
 from lakehouse.stores.paimon import PaimonStore
 from streaming.exchanges.choice import exchange_for
 from streaming.sealing.day import Origin
@@ -51,12 +51,12 @@ class Lakehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def home(self) -> Home:
         """The namespace's folders."""
-        return Home(Path(self.root), cast(Namespace, self.namespace))
+        return _home(self.root, self.namespace)
 
     @property
     def is_written(self) -> bool:
         """Whether anything was ever written: opening a store would make it."""
-        return (self.home.iceberg / "catalog.db").exists()
+        return warehouse(self.home).exists()
 
     @property
     def can_fetch(self) -> bool:
@@ -102,9 +102,13 @@ class LakehouseDuckDB(DuckDBResource):
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Connect to the tables as they are now for the block; closed on errors as well."""
-        home = Home(Path(self.root), cast(Namespace, self.namespace))
-        with closing(sql.connect(home)) as connection:
+        with closing(sql.connect(_home(self.root, self.namespace))) as connection:
             yield connection
+
+
+def _home(root: str, namespace: str) -> Home:
+    """Return the home; the catalog's address comes from the settings, as a resource is shown to everyone."""
+    return home_of(load_settings(home=root), namespace=cast(Namespace, namespace))
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:

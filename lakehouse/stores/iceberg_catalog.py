@@ -30,6 +30,8 @@ _TABLE_PROPERTIES: Final = {
     "write.metadata.previous-versions-max": "10",
     # Flink's own commits come between ours too.
     "commit.retry.num-retries": "20",
+    "commit.retry.min-wait-ms": "20",
+    "commit.retry.max-wait-ms": "1000",
 }
 
 _TO_CONNECT_SECONDS: Final = 10
@@ -81,7 +83,8 @@ def open_catalog(home: Home) -> SqlCatalog:
             "sqlite", database=str(_sqlite_file(home)), query={"timeout": str(_FOR_A_LOCK_SECONDS)}
         )
     else:
-        url = _url(home).update_query_dict({"connect_timeout": str(_TO_CONNECT_SECONDS)})
+        url = _url(home).set(drivername="postgresql+psycopg2")
+        url = url.update_query_dict({"connect_timeout": str(_TO_CONNECT_SECONDS)})
     with answering(home):
         catalog = SqlCatalog(
             home.namespace,

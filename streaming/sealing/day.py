@@ -193,11 +193,9 @@ def _each_once(rows: pa.Table) -> tuple[pa.Table, int]:
     """Return a product's trades by trade_id, each once, and how many more there were.
 
     Flink knows the trades that it took from the log, not those that a seal fetched: what reaches it later of
-    these is there twice until now. The one that was there first stays.
+    these is there twice until now. What a seal fetched stays, else what came first in the log.
     """
-    rows = rows.sort_by(
-        [("trade_id", "ascending"), ("recorded_at", "ascending"), ("spine_offset", "ascending")]
-    )
+    rows = rows.sort_by([("trade_id", "ascending"), ("spine_offset", "ascending")])
     trade_ids = rows["trade_id"].to_numpy()
     again = np.concatenate(([False], trade_ids[1:] == trade_ids[:-1]))[: len(trade_ids)]
     return (rows.filter(pa.array(~again)) if again.any() else rows), int(again.sum())

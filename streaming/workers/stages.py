@@ -26,10 +26,12 @@ def opened(name: StageName, spine: Spine, settings: Settings, home: Home) -> Ite
     open.
 
     Raises:
+        HomeError: another engine writes the tables of this home.
         AlreadyRunningError: another process runs this stage on this home.
         StageError: its store can't be opened.
         SpineError: the log is not the one that the store was filled from.
     """
+    home.claim(settings.engine_kind)
     with ExitStack() as stack:
         stack.enter_context(held(home.locks, f"worker-{name}", wait=False))
         stage = _OPENERS[name](stack, spine, settings, home)
@@ -54,10 +56,12 @@ def _hot(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stag
 
 def _archive(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> Stage:
     from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
-    from streaming.engines.embedded.archive import ArchiveStage
+    from streaming.engines.embedded.archive import BESIDE_FLINK, ArchiveStage
+    from streaming.engines.embedded.decode import ROWS
 
+    archived = BESIDE_FLINK if settings.engine_kind == "flink" else tuple(ROWS)
     try:
-        return ArchiveStage(spine, stack.enter_context(IcebergStore.open(home)))
+        return ArchiveStage(spine, stack.enter_context(IcebergStore.open(home)), archived)
     except IcebergStoreError as error:
         raise StageError(str(error)) from error
 

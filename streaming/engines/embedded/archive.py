@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from typing import Final
 
 import pyarrow as pa
 
@@ -25,8 +26,14 @@ BYTES_PER_PARTITION = 16 * 2**20
 """Payload a step takes from each partition at most: a message of the book may hold thousands of levels."""
 
 
+BESIDE_FLINK: Final = (topics.GAPS, topics.QUARANTINE, topics.INTAKE)
+"""The topics left to this stage where Flink archives the market: they are small, and not in Fluss."""
+
+
 class ArchiveStage:
     """A `Stage` that fills the Iceberg tables; a commit carries the next offsets of its topic.
+
+    The tables of topics that another engine archives it only keeps small: Flink merges and deletes no files.
 
     A trade is archived once by (product, trade_id), whatever the log says. Trades that the archive holds
     already are counted in the same commit (`lakehouse.stores.duplicates`).
@@ -34,11 +41,18 @@ class ArchiveStage:
 
     name = topics.ARCHIVE
 
-    def __init__(self, spine: Spine, store: IcebergStore) -> None:
+    def __init__(self, spine: Spine, store: IcebergStore, archived: Collection[str] = tuple(ROWS)) -> None:
+        """Start where the tables say.
+
+        Args:
+            spine: the log.
+            store: the tables.
+            archived: the topics to archive; another engine archives the others.
+        """
         self._spine = spine
         self._store = store
         self._known = KnownTrades(store)
-        self._readers = {topic: self._opened(topic) for topic in ROWS}
+        self._readers = {topic: self._opened(topic) for topic in ROWS if topic in archived}
         self._in_doubt: set[str] = set()
         self._newest_us: dict[str, int] = {}
         self._freeing = Freeing(spine, topics.ARCHIVE, synced=True)
@@ -58,6 +72,9 @@ class ArchiveStage:
         duplicates, behind = 0, False
         for topic in ROWS:
             try:
+                if topic not in self._readers:
+                    self._store.maintain(ROWS[topic][0])
+                    continue
                 if topic in self._in_doubt:
                     self._readers[topic] = self._opened(topic)
                     self._in_doubt.remove(topic)

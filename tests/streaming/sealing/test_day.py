@@ -2,8 +2,10 @@ import asyncio
 import hashlib
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from listed_rest import ListedRest
 
@@ -11,11 +13,13 @@ from lakehouse.market.gap import FoundBy, Gap, GapStatus
 from lakehouse.market.quarantine import Reason, RefusedError
 from lakehouse.market.time import MINUTE_US, SECOND_US, day_start_us, to_datetime
 from lakehouse.market.trade import Exchange, Side, Trade
+from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import GAPS, QUARANTINE, TRADES
 from lakehouse.stores.seals import known_edges, rows_checksum, seals
 from streaming.exchanges.contract import RestError
 from streaming.sealing.day import SealedDay, seal_day
+from streaming.sealing.due import due_of
 from streaming.sealing.rows import as_array, backfilled_rows
 
 DAY = date(2025, 6, 10)
@@ -301,3 +305,42 @@ def test_a_late_trade_after_the_seal_is_sealed_in(store: IcebergStore) -> None:
     assert again.committed
     assert (again.record.rows, again.filled) == (first.record.rows + 1, 1)
     assert ids(store) == [trade.trade_id for trade in of(DAY, trades)]
+
+
+def test_what_flink_adds_of_a_sealed_day_again_is_dropped_and_counted(store: IcebergStore) -> None:
+    trades = made()
+    here = of(DAY, trades)
+    store.append(TRADES, streamed(here[:20] + here[21:]))
+    rest = ListedRest(trades)
+    first = sealed(store, rest)
+    assert (first.fetched, first.record.streamed) == (1, 59)
+    # Flink knows what it took from the log: neither what a seal fetched, nor what its memory has let go of.
+    store.append(TRADES, streamed([here[20], here[30]], offset=900))
+    again = sealed(store, rest)
+    assert ids(store) == [trade.trade_id for trade in here]
+    assert again.committed
+    assert again.record == first.record
+    assert duplicates(store) == {(BTC, DAY): 2}
+    assert store.scan(TRADES, product=BTC, day=DAY).filter(pc.field("spine_offset") >= 900).num_rows == 0
+    assert not sealed(store, rest).committed
+
+
+def test_rows_that_flink_commits_while_a_day_is_sealed_stay_and_are_sealed_next(
+    store: IcebergStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = of(DAY, made())
+    store.append(TRADES, streamed(here[:50]))
+    real = IcebergStore.replace
+
+    def replace_second(self: IcebergStore, *arguments: Any, **more: Any) -> int:
+        store.append(TRADES, streamed(here[50:], offset=50))
+        monkeypatch.undo()
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(IcebergStore, "replace", replace_second)
+    assert sealed(store, None).record.rows == 50
+    assert sorted(ids(store)) == [trade.trade_id for trade in here]
+    (due,) = due_of(store.partitions(TRADES), seals(store), day_start_us(DAY) * 2, 10, can_fetch=False)
+    assert (due.product, due.day) == (BTC, DAY)
+    assert sealed(store, None).record.rows == 60
+    assert ids(store) == [trade.trade_id for trade in here]

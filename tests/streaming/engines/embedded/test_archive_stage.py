@@ -32,8 +32,8 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_commit import Change
 from lakehouse.stores.schemas import BOOK, GAPS, INTAKE, QUARANTINE, QUOTES, TRADES, Table
 from streaming.engines.embedded import archive, stage
-from streaming.engines.embedded.archive import ArchiveStage
-from streaming.engines.embedded.decode import MalformedMessageError
+from streaming.engines.embedded.archive import BESIDE_FLINK, ArchiveStage
+from streaming.engines.embedded.decode import MalformedMessageError, trade_rows
 from streaming.spine.contract import Partition, Spine
 from streaming.spine.sqlite import SqliteSpine
 
@@ -111,6 +111,28 @@ def test_six_topics_into_six_tables(spine: SqliteSpine, store: IcebergStore) -> 
     running.close()
     assert spine.committed("archive", Partition("quotes", 2)) == 2
     assert spine.committed("archive", Partition("intake", 0)) == 0
+
+
+def test_beside_flink_it_archives_what_is_left_and_keeps_every_table_small(
+    spine: SqliteSpine, store: IcebergStore
+) -> None:
+    refused = msgspec.msgpack.encode(Refused(Exchange.COINBASE, "", Reason.NOT_JSON, "no", START, b"{"))
+    spine.publish({Partition("quarantine", 0): [refused]})
+    publish(spine, [trade("BTC-USD", 1, START)])
+    running = ArchiveStage(spine, store, BESIDE_FLINK)
+    assert {partition.topic for partition in running.lag()} == set(BESIDE_FLINK)
+    assert running.step().messages == {"quarantine": 1}
+    assert store.scan(QUARANTINE).num_rows == 1
+    assert store.snapshot_id(TRADES) is None
+    rows = trade_rows(spine.read(Partition("trades", 2), 0, 1), Partition("trades", 2))
+    for _ in range(40):  # in Flink's place
+        store.append(TRADES, rows)
+    running.step()
+    assert len(store.current(TRADES).metadata.snapshots) == 16
+    assert sum(stats.files for stats in store.partitions(TRADES)) == 1
+    running.close()
+    assert spine.committed("archive", Partition("quarantine", 0)) == 1
+    assert spine.committed("archive", Partition("trades", 2)) is None
 
 
 def test_repeated_trades_are_archived_once_and_counted(spine: SqliteSpine, store: IcebergStore) -> None:

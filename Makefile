@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench faults lock clean
+.PHONY: help install run test check bench bench-cluster faults lock clean
 
 help:  ## List what make can do here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed  ## Set up .venv from requirements.lock
 
@@ -33,6 +33,9 @@ check: install  ## Check format, lint, types and import directions
 
 bench: install  ## Measure speed as ratios to limits measured in the same run
 	$(BIN)/python -m benchmarks
+
+bench-cluster: install  ## The same for the cluster profile, whose servers are needed
+	$(BIN)/python -m benchmarks cluster
 
 faults: install  ## The long campaigns: kills, faults, mutated frames (seeded; SEED=…)
 	$(BIN)/python -m pytest tests/faults --full -q $(if $(SEED),--seed=$(SEED))

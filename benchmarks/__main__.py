@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: `python -m benchmarks feed engine`."""
+"""Run all benchmarks, or those named: `python -m benchmarks feed engine`; `cluster` names the cluster's."""
 
 import importlib
 import platform
@@ -12,12 +12,17 @@ from benchmarks.figure import Figure
 BENCHMARKS = ("feed", "engine", "freshness", "rebuild", "growth", "memory")
 """Modules of this package with a function `measure() -> list[Figure]`, in the order of the table."""
 
+CLUSTER = ("iggy",)
+"""Those of the cluster profile, which need its servers."""
+
 
 def main(names: list[str]) -> int:
     """Measure, and print a table that docs/performance.md can take as it is."""
-    unknown = set(names) - set(BENCHMARKS)
+    names = [each for name in names for each in (CLUSTER if name == "cluster" else (name,))]
+    unknown = set(names) - {*BENCHMARKS, *CLUSTER}
     if unknown:
-        print(f"no benchmark is called {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}")
+        choice = ", ".join((*BENCHMARKS, *CLUSTER, "cluster"))
+        print(f"no benchmark is called {', '.join(sorted(unknown))}: choose from {choice}")
         return 2
     figures: list[Figure] = []
     console = Console(stderr=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from iggy_server import ADDRESS, BINARY, IggyServer
+
+from benchmarks.iggy_server import ADDRESS, BINARY, IggyServer
 
 ROOT = Path(__file__).parents[1]
 

@@ -70,7 +70,12 @@ def prepare(
             "LAKEHOUSE_IGGY_ALLOW_WEAK_TOPICS=true"
         )
     if weak:
-        _log.warning("topics that may lose acknowledged messages when Iggy crashes", stream=stream, **weak)
+        _log.warning(
+            "topics that may lose acknowledged messages when Iggy crashes",
+            stream=stream,
+            topics=sorted(weak),
+            problem=next(iter(weak.values())),
+        )
     return segments
 
 

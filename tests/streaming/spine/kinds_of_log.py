@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from iggy_server import iggy_settings, iggy_values
-
+from benchmarks.iggy_server import iggy_settings, iggy_values
 from streaming.spine.contract import Spine
 from streaming.spine.iggy import IggySpine
 from streaming.spine.iggy_connection import IggyConnection

@@ -1,15 +1,20 @@
-"""An Iggy server of the tests' own: started from a given program, killed, paused and started again."""
+"""An Iggy server for a benchmark or a test: started from a given program, killed, paused, started again.
+
+It is in no package registry, so its program is given by a variable, or the address of one that runs.
+"""
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.free_ports import free_ports
 from lakehouse.settings import Settings, load_settings
+from streaming.spine.contract import SpineUnavailableError
+from streaming.spine.iggy_connection import IggyConnection
 
 BINARY = "LAKEHOUSE_TEST_IGGY_BINARY"
 ADDRESS = "LAKEHOUSE_TEST_IGGY_ADDRESS"
@@ -25,9 +30,7 @@ class IggyServer:
         self._binary = binary
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_ports(1)[0]}"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -46,17 +49,18 @@ class IggyServer:
             self._process = subprocess.Popen(
                 [self._binary], cwd=self._folder, env=environment, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 20
-        host, port = self.address.split(":")
+        deadline = time.monotonic() + 30
+        connection = IggyConnection(iggy_settings(self.address, iggy_timeout_seconds=5))
         while True:
             try:
-                socket.create_connection((host, int(port)), timeout=1).close()
-            except OSError:
+                connection.ask(lambda client: client.ping())
+            except SpineUnavailableError:
                 told = (self._folder / "server.log").read_text(errors="replace")[-2000:]
                 assert self._process.poll() is None, f"Iggy's server ended: {told}"
-                assert time.monotonic() < deadline, f"Iggy's server doesn't listen: {told}"
-                time.sleep(0.01)
+                assert time.monotonic() < deadline, f"Iggy's server doesn't answer: {told}"
+                time.sleep(0.02)
             else:
+                connection.close()
                 return
 
     def kill(self) -> None:

@@ -7,6 +7,8 @@ losing it costs nothing but time. It also finds what a killed process left behin
 
 A file that no snapshot has named yet may be given a longer period: an engine that is down holds files which
 it will commit when it is back. Which files were named once is written down as they cease to be (`settle`).
+
+Beside each file that Hadoop writes on a local disk lies its checksum (`.<name>.crc`), which goes with it.
 """
 
 import contextlib
@@ -95,7 +97,7 @@ def sweep(
     deleted = size = 0
     for path in present:
         name = str(path)
-        if name in named or path == record:
+        if name in named or path == record or _is_checksum(path):
             continue
         before = seen.get(name, _Seen(now, was_named=False))
         # A clock that stepped back must not make a grace period endless.
@@ -104,11 +106,18 @@ def sweep(
         if now - since < wait.total_seconds():
             waiting[name] = _Seen(since, before.was_named)
             continue
-        size += path.stat().st_size
-        path.unlink()
-        deleted += 1
+        for file in (path, path.with_name(f".{path.name}.crc")):
+            if file.exists():
+                size += file.stat().st_size
+                file.unlink()
+                deleted += 1
     _write(record, waiting)
     return Sweep(deleted, size, len(waiting))
+
+
+def _is_checksum(path: Path) -> bool:
+    """Tell whether a file is the checksum of another that is there."""
+    return path.name.startswith(".") and path.suffix == ".crc" and path.with_name(path.stem[1:]).exists()
 
 
 def _decode(record: bytes) -> dict[str, _Seen]:

@@ -1,6 +1,7 @@
 """Another program commits to our tables without our lock; the catalog is an SQLite file."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from table_rows import DAY, make_trades
@@ -82,11 +83,17 @@ def test_a_file_that_waits_for_its_commit_is_not_swept_and_one_that_was_named_is
         waiting.write_bytes(b"")
         listing = home.iceberg / "warehouse" / "trades" / "metadata" / "4a-7-00000-0-12-00001.avro"
         listing.write_bytes(b"")
+        named = Path(first.file_path)
+        checksums = [path.with_name(f".{path.name}.crc") for path in (named, waiting)]
+        for checksum in checksums:
+            checksum.write_bytes(b"crc")
         store.replace(TRADES, "BTC-USD", DAY, make_trades([2]))
         store.expire(TRADES, keep=1, grace=timedelta(0))
         left = {str(path) for path in home.iceberg.rglob("trades/**/*.*")}
         assert {str(waiting), str(listing)} < left
         assert first.file_path not in left
+        assert [checksum.exists() for checksum in checksums] == [False, True]
         store.expire(TRADES, keep=1, grace=timedelta(0), pending=timedelta(0))
         assert not waiting.exists()
         assert not listing.exists()
+        assert not checksums[1].exists()

@@ -111,6 +111,8 @@ class PaimonStore:
                 "write.native.enabled": "true",
                 # A commit may only move properties.
                 "snapshot.ignore-empty-commit": "false",
+                # A row is only ever replaced. Flink takes one back before it writes it again.
+                "ignore-delete": "true",
             },
             comment=table.description,
         )

@@ -2,10 +2,14 @@
 
 import asyncio
 
+import structlog
+
 from streaming.feed.handler import FeedHandler
 from streaming.feed.publisher import Publisher
 from streaming.feed.sessions import SESSION, RecordingState, checkpoint, commit
-from streaming.spine.contract import Spine
+from streaming.spine.contract import Spine, SpineUnavailableError
+
+log = structlog.get_logger()
 
 
 class Pump:
@@ -32,7 +36,11 @@ class Pump:
             self._running = asyncio.create_task(asyncio.to_thread(self._publisher.publish, batch))
         if with_checkpoint:
             await self.flushed()
-            await asyncio.to_thread(commit, self._spine, ends)
+            try:
+                await asyncio.to_thread(commit, self._spine, ends)
+            except SpineUnavailableError as error:
+                # It only lets retention go on, and the next checkpoint's does so too.
+                log.warning("the log wasn't told of a checkpoint", error=str(error))
 
     async def flushed(self) -> None:
         """Wait until everything handed over is durable."""

@@ -20,8 +20,9 @@ from lakehouse.home import Home
 from lakehouse.market.gap import Gap, GapStatus
 from lakehouse.market.trade import TRADE_RECORD
 from lakehouse.market.trade_ids import TradeIds
-from streaming.spine.contract import Partition
-from streaming.spine.sqlite import SqliteSpine
+from lakehouse.settings import load_settings
+from streaming.spine.contract import Partition, Spine
+from streaming.spine.opening import open_spine
 from streaming.spine.topics import GAPS, TRADES
 from streaming.workers.metrics import scrape, total
 
@@ -78,9 +79,14 @@ class Workers:
         self.folder = folder
         self.home = Home(folder / "home", namespace).create()
         chosen = {"home": self.home.root, "metrics_port": 0} | settings
+        self.settings = load_settings(**chosen)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("LAKEHOUSE_")}
         self.environment |= {f"LAKEHOUSE_{name.upper()}": str(value) for name, value in chosen.items()}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def open_spine(self) -> Spine:
+        """Open the log the workers use."""
+        return open_spine(self.settings, self.home)
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         """Start a worker; it must not be running."""
@@ -207,8 +213,8 @@ def ports_of(websocket: str, rest: str) -> dict[str, object]:
 class Log:
     """What the feed has put into the log so far: known trades, and those it gave up."""
 
-    def __init__(self, home: Home) -> None:
-        self._spine = SqliteSpine.open(home.spine)
+    def __init__(self, spine: Spine) -> None:
+        self._spine = spine
         self._next: dict[Partition, int] = {}
         self.known: dict[str, TradeIds] = {}
         self.given_up: dict[str, TradeIds] = {}

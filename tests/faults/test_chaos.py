@@ -96,7 +96,7 @@ def run_market(
     ):
         for name in ("feed", *STAGES):
             platform.start(name)
-        log = Log(platform.home)
+        log = Log(platform.open_spine())
         platform.wait_until(
             lambda: log.covers(dict.fromkeys(PRODUCTS, 1)) or bool(log.known), 30, "trades came"
         )
@@ -129,7 +129,7 @@ def run_market(
             )
             for product in PRODUCTS
         }
-        trades = check_tables(platform.home, market, last_ids=last_ids, holes=holes)
+        trades = check_tables(platform.home, platform.open_spine, market, last_ids=last_ids, holes=holes)
         assert trades > seconds * RATE * 0.5
         compared = [check_rest_candles(platform.home, rest, product) for product in PRODUCTS]
         assert min(compared) >= candles

@@ -70,7 +70,7 @@ def test_workers_killed_at_any_moment_lose_and_double_nothing(
     ) as platform:
         for name in NAMES:
             platform.start(name)
-        log = Log(platform.home)
+        log = Log(platform.open_spine())
         platform.wait_until(lambda: log.covers(dict.fromkeys(PRODUCTS, 1)), 60, "trades of every product")
         kills = kill_again_and_again(
             platform, random.Random(seed), times=50 if full else 2, longest=3.0 if full else 1.0
@@ -81,7 +81,7 @@ def test_workers_killed_at_any_moment_lose_and_double_nothing(
         platform.wait_until(lambda: log.covers(last_ids), 100, "all trades")
         log.close()
         platform.stop_when_all_is_committed()
-        trades = check_tables(platform.home, market)
+        trades = check_tables(platform.home, platform.open_spine, market)
         if full:
             rest = f"http://127.0.0.1:{rest_port}"
             assert min(check_rest_candles(platform.home, rest, product) for product in PRODUCTS) >= 1

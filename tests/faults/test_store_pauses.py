@@ -103,11 +103,11 @@ def test_pauses_of_one_store_lose_nothing_anywhere(tmp_path: Path, request: pyte
         for kind, seconds in pauses or [(kind, 1.0) for kind in kinds[:4]]:
             pause(platform, kind, seconds)
             time.sleep(0.5)
-        log = Log(platform.home)
+        log = Log(platform.open_spine())
         now = now_us()
         last_ids = {product: market[product].last_id_before(now) for product in PRODUCTS}
         platform.wait_until(lambda: log.covers(last_ids), 60, "all trades")
         log.close()
         platform.stop_when_all_is_committed()
-        trades = check_tables(platform.home, market)
+        trades = check_tables(platform.home, platform.open_spine, market)
         print(f"{trades:,} trades; {len(pauses)} pauses of {sum(s for _, s in pauses):.0f} s")

@@ -4,7 +4,7 @@ Everything is read as a person reads it, through `lakehouse sql`'s views, and co
 none of the engine's code decides here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 import duckdb
@@ -20,8 +20,7 @@ from lakehouse.stores.hot import HotStore
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES
 from streaming.exchanges.simulated.market import SimulatedMarket
-from streaming.spine.contract import Partition
-from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.contract import Partition, Spine
 from streaming.spine.topics import BOOK, GAPS, INTAKE, QUARANTINE, QUOTES
 from streaming.spine.topics import TRADES as TRADES_TOPIC
 
@@ -56,6 +55,7 @@ FROM trades GROUP BY start_us ORDER BY start_us
 
 def check_tables(
     home: Home,
+    open_log: Callable[[], Spine],
     market: SimulatedMarket,
     *,
     last_ids: Mapping[str, int] | None = None,
@@ -65,6 +65,7 @@ def check_tables(
 
     Args:
         home: whose workers have stopped.
+        open_log: opens its log.
         market: the truth.
         last_ids: each product's last trade; that of the archive where None.
         holes: trades that nobody could get.
@@ -79,7 +80,7 @@ def check_tables(
         assert tables.execute("SELECT count(*) FROM trades").fetchone() == (trades,)
         _check_gaps(tables, holes or {})
         _check_counts(tables, home)
-        _check_offsets(tables, home)
+        _check_offsets(tables, home, open_log)
     return trades
 
 
@@ -196,9 +197,9 @@ def _check_counts(tables: duckdb.DuckDBPyConnection, home: Home) -> None:
     assert bad == (0,)
 
 
-def _check_offsets(tables: duckdb.DuckDBPyConnection, home: Home) -> None:
+def _check_offsets(tables: duckdb.DuckDBPyConnection, home: Home, open_log: Callable[[], Spine]) -> None:
     """Each message of the log is in its table exactly once."""
-    with SqliteSpine.open(home.spine) as spine, HotStore.open(home.hot_store) as hot:
+    with open_log() as spine, HotStore.open(home.hot_store) as hot:
         for topic in (TRADES_TOPIC, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE):
             for number in range(spine.partitions):
                 partition = Partition(topic, number)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from lakehouse.market.quarantine import Reason
 from lakehouse.market.time import now_us
 from lakehouse.market.trade import Source
 from streaming.exchanges.recording import Recording
+from streaming.feed import live
 from streaming.feed.handler import FeedError
+from streaming.spine.contract import Partition, SpineUnavailableError
 from streaming.spine.sqlite import SqliteSpine
 from streaming.workers.feed import run_feed
 
@@ -48,6 +50,33 @@ def say(*frames: str | bytes) -> Callable[[ServerConnection], asyncio.Future[Non
         await stay(connection)
 
     return script  # type: ignore[return-value]
+
+
+def test_a_log_that_is_away_at_a_checkpoint_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = SqliteSpine.commit
+    refused = []
+
+    def away_at_first(spine: SqliteSpine, group: str, offsets: Mapping[Partition, int]) -> None:
+        if len(refused) < 2:
+            refused.append(offsets)
+            raise SpineUnavailableError("away")
+        commit(spine, group, offsets)
+
+    monkeypatch.setattr(SqliteSpine, "commit", away_at_first)
+    monkeypatch.setattr(live, "CHECKPOINT_EVERY", 0.05)
+
+    def told(spine: SqliteSpine) -> bool:
+        return any(spine.committed("feed", Partition("trades", number)) for number in range(3))
+
+    async def scenario() -> None:
+        async with LittleExchange(say(match(1, NOW), match(2, NOW))) as exchange:
+            await feed_until(exchange.settings(tmp_path), told)
+
+    asyncio.run(scenario())
+    assert len(refused) == 2
+    assert contents(tmp_path).trades["trade_id"].tolist() == [1, 2]
 
 
 def test_what_a_lost_connection_missed_is_fetched(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lakehouse.settings import Settings, load_settings
@@ -20,7 +21,8 @@ from streaming.cluster.place import SET_BY
 from streaming.cluster.runner import Cluster
 
 JARS = Path(os.environ.get("LAKEHOUSE_CLUSTER_JARS") or Path(__file__).parents[1] / ".cluster-jars")
-"""Read when this is imported: a test sees none of a developer's variables."""
+IGGY = os.environ.get("LAKEHOUSE_TEST_IGGY_BINARY")
+"""Both are read when this is imported: a test sees none of a developer's variables."""
 
 
 def ports_for_servers(count: int) -> list[int]:
@@ -48,6 +50,8 @@ def settings_for(home: Path, definition: Definition, **overrides: object) -> Set
         "fluss_address": f"127.0.0.1:{ports['fluss-coordinator']}",
         "flink_url": f"http://127.0.0.1:{ports['flink-rest']}",
         "flink_gateway_url": f"http://127.0.0.1:{ports['flink-gateway']}",
+        "iggy_address": f"127.0.0.1:{ports['iggy']}",
+        "iggy_binary": IGGY,
         "cluster_ports": ",".join(others),
         "cluster_jars": JARS,
         "iceberg_catalog": None,
@@ -58,8 +62,12 @@ def settings_for(home: Path, definition: Definition, **overrides: object) -> Set
 class RunningCluster:
     """What a test may do with the cluster: look at it, kill its processes, have settings that lead to it."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, cpu_seconds: float, memory_mib: int) -> None:
         self.cluster = cluster
+        self.cpu_seconds = cpu_seconds
+        """Processor time that its start took."""
+        self.memory_mib = memory_mib
+        """Memory it took when it was ready."""
         self._settings = settings
 
     @property
@@ -73,7 +81,8 @@ class RunningCluster:
         Each home has a database of its own for its Iceberg catalog.
         """
         chosen = self._settings.model_dump(include={"profile", "spine", "cluster_ports", "cluster_jars"})
-        chosen |= self._settings.model_dump(include={"fluss_address", "flink_url", "flink_gateway_url"})
+        addresses = {"fluss_address", "flink_url", "flink_gateway_url", "iggy_address"}
+        chosen |= self._settings.model_dump(include=addresses)
         if "iceberg_catalog" not in overrides:
             database = "home_" + hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:12]
             postgres.create_database(self.cluster.place, database)
@@ -100,18 +109,36 @@ class RunningCluster:
 
 
 @contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that other accounts may enter: where we are root PostgreSQL runs under another one."""
+    folder = Path(tempfile.mkdtemp(prefix="lakehouse-cluster-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
 def running_cluster(**overrides: object) -> Iterator[RunningCluster]:
     """Run a cluster for the block; skips the test where Java, Maven or PostgreSQL isn't installed."""
     definition = load()
-    home = Path(tempfile.mkdtemp(prefix="lakehouse-cluster-"))
-    home.chmod(0o755)  # PostgreSQL runs under another account where we are root
-    settings = settings_for(home, definition, **overrides)
-    cluster = Cluster(settings, definition)
-    try:
-        cluster.up(print)
-        yield RunningCluster(cluster, settings)
-    except MissingProgramError as missing:
-        pytest.skip(str(missing))
-    finally:
-        cluster.down()
-        shutil.rmtree(home)
+    with open_folder() as home:
+        settings = settings_for(home, definition, **overrides)
+        cluster = Cluster(settings, definition)
+        try:
+            seconds = cluster.up(print)
+            cpu_seconds = sum(_cpu_seconds(one.pid) for one in cluster.status())
+            memory_mib = sum(one.memory_mib for one in cluster.status())
+            print(f"ready after {seconds:.0f} s and {cpu_seconds:.0f} s of processor time, {memory_mib} MiB")
+            yield RunningCluster(cluster, settings, cpu_seconds, memory_mib)
+        except MissingProgramError as missing:
+            pytest.skip(str(missing))
+        finally:
+            cluster.down()
+
+
+def _cpu_seconds(pid: int) -> float:
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)

@@ -19,29 +19,24 @@ Say = Callable[[str], None]
 
 
 def find_java(versions: tuple[int, int]) -> Path:
-    """Return a `java` of a version that will do: JAVA_HOME's, the PATH's, or one of /usr/lib/jvm.
+    """Return JAVA_HOME's `java`, or else the one on the PATH.
 
     Args:
-        versions: lowest and highest.
+        versions: the lowest and the highest that will do.
 
     Raises:
-        MissingProgramError: there is none; says what was found instead.
+        MissingProgramError: there is none, or it is of another version.
     """
+    home = os.environ.get("JAVA_HOME")
+    java = Path(home, "bin", "java") if home else Path(shutil.which("java") or "java")
+    version = _java_version(java)
     lowest, highest = versions
-    named = [Path(os.environ["JAVA_HOME"], "bin", "java")] if os.environ.get("JAVA_HOME") else []
-    found = shutil.which("java")
-    on_path = [Path(found)] if found else []
-    installed = sorted(Path("/usr/lib/jvm").glob("*/bin/java"))
-    others = []
-    for java in (*named, *on_path, *installed):
-        version = _java_version(java)
-        if version is not None and lowest <= version <= highest:
-            return java
-        others.append(f"{java} is {'not one that runs' if version is None else f'Java {version}'}")
-    seen = f" ({', '.join(dict.fromkeys(others))})" if others else ""
+    if version is not None and lowest <= version <= highest:
+        return java
+    found = f"{java} is Java {version}" if version else f"{java} doesn't run" if home else "there is no java"
     raise MissingProgramError(
-        f"Java {lowest} to {highest} is needed and none was found{seen}: install one (apt-get install "
-        f"openjdk-{lowest}-jre-headless) or set JAVA_HOME"
+        f"Java {lowest} to {highest} is needed, and {found}: install one (apt-get install "
+        f"openjdk-{lowest}-jre-headless) and set JAVA_HOME if it isn't the only one"
     )
 
 
@@ -153,7 +148,7 @@ def _run(
             if found := progress.search(line):
                 say(f"  {found[1]}")
             elif "ERROR" in line and not last_error:
-                last_error = line.split("ERROR", 1)[1].strip("]: \n")
+                last_error = line.split("ERROR", 1)[1].partition(" -> [Help")[0].strip("]: \n")
     if process.returncode:
         said = last_error[:300] or f"exit code {process.returncode}"
         raise ClusterError(

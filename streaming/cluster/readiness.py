@@ -26,13 +26,13 @@ def is_ready(name: str, definition: Definition, place: Place) -> bool:
     process = definition.process[name]
     how, _, argument = process.ready.partition(" ")
     own = (place.hosts[name], place.ports[process.port])
-    zookeeper = (place.hosts["zookeeper"], place.ports["zookeeper"])
     match how:
         case "tcp":
             return _tells(own, b"") is not None
         case "ruok":
             return _tells(own, b"ruok") == "imok"
         case "registered":
+            zookeeper = (place.hosts["zookeeper"], place.ports["zookeeper"])
             nodes = (_tells(zookeeper, b"dump") or "").split()
             return argument in nodes and _tells(own, b"") is not None
         case "http":

@@ -20,7 +20,7 @@ from streaming.cluster.place import Place, native_place, setting_of
 from streaming.cluster.readiness import is_ready
 from streaming.cluster.supervision import Supervisor
 
-START_SECONDS = 180
+START_SECONDS = 300
 """How long a start may take before it counts as failed: on a busy machine it takes longer than it should."""
 
 
@@ -46,11 +46,19 @@ class Cluster:
     Args:
         settings: say where it lies, its addresses, and what of it is wanted: PostgreSQL runs unless
             `iceberg_catalog` names a server, Iggy where `iggy_binary` is given.
-        definition: the processes; for tests.
+        definition: the processes, those of docker/processes.toml unless given.
+        start_seconds: how long a start may take before it counts as failed.
     """
 
-    def __init__(self, settings: Settings, definition: Definition | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        definition: Definition | None = None,
+        *,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
         self._settings = settings
+        self._start_seconds = start_seconds
         self._definition = definition or load()
         self.place: Place = native_place(settings, self._definition)
         self._supervisor = Supervisor(self.place)
@@ -153,9 +161,7 @@ class Cluster:
         for name in names or self.processes:
             while not is_ready(name, self._definition, self.place):
                 if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"{name} isn't ready after {seconds:.0f} s: see {self.place.logs / f'{name}.log'}"
-                    )
+                    raise self._late(name, seconds)
                 time.sleep(0.1)
 
     @contextmanager
@@ -203,12 +209,14 @@ class Cluster:
                 if is_ready(name, self._definition, self.place):
                     ready.add(name)
                     say(f"  {name:<18} ready after {time.monotonic() - begun:4.1f} s")
-            if time.monotonic() - begun > START_SECONDS:
-                late = next(name for name in started if name not in ready)
-                raise ClusterError(
-                    f"{late} isn't ready after {START_SECONDS} s: see {self.place.logs / f'{late}.log'}"
-                )
+            if time.monotonic() - begun > self._start_seconds:
+                raise self._late(next(name for name in started if name not in ready), self._start_seconds)
             time.sleep(0.1)
+
+    def _late(self, name: str, seconds: float) -> ClusterError:
+        return ClusterError(
+            f"{name} isn't ready after {seconds:.0f} s: see {self.place.logs / f'{name}.log'}"
+        )
 
     def _end(self) -> None:
         """Stop everything, no process before those that need it."""
@@ -234,7 +242,7 @@ class Cluster:
                     ) from None
 
     def _check_memory(self) -> None:
-        needed = sum(self._definition.process[name].memory_mib for name in self.processes)
+        needed = self._definition.memory_mib
         available = psutil.virtual_memory().available // 2**20
         if available < needed:
             raise ClusterError(

@@ -65,18 +65,16 @@ class Supervisor:
         file.touch(mode=0o600)  # it holds the password that Iggy is started with
         file.write_text(self._configuration(launches))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("IGGY_")}
-        process = subprocess.Popen(
+        # It makes itself a daemon: nobody's child, so that it outlives us and leaves no zombie.
+        done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(file)],
             env=clean,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            capture_output=True,
             cwd="/",
         )
         deadline = time.monotonic() + STOP_SECONDS
         while not self.states():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if done.returncode or time.monotonic() > deadline:
                 raise ClusterError(f"supervisord didn't start: see {self._place.logs / 'supervisor.log'}")
             time.sleep(0.05)
 
@@ -149,8 +147,6 @@ class Supervisor:
         logs = self._place.logs
         sections = [
             f"""[supervisord]
-nodaemon=true
-silent=true
 logfile={_escaped(logs / "supervisor.log")}
 logfile_maxbytes=5MB
 logfile_backups=1

@@ -7,6 +7,15 @@ import psutil
 import pytest
 from running_cluster import RunningCluster
 
+from streaming.cluster.definition import load
+
+
+def test_the_start_keeps_to_its_limits(cluster: RunningCluster) -> None:
+    limits = load()
+    # What the clock says depends on what else runs here; the work of two processors doesn't.
+    assert cluster.cpu_seconds < 2 * limits.ready_seconds
+    assert cluster.memory_mib < limits.memory_mib / 2  # it grows as it works
+
 
 @pytest.mark.timeout(600)
 def test_killed_processes_come_back(cluster: RunningCluster) -> None:

@@ -19,6 +19,7 @@ from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_catalog import warehouse
 from lakehouse.stores.paimon import PaimonStore
+from streaming.engines.rebuilding import RebuildDay, rebuilder
 from streaming.exchanges.choice import exchange_for
 from streaming.sealing.day import Origin
 
@@ -70,6 +71,14 @@ class Lakehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     def paimon(self) -> PaimonStore:
         """Open the Paimon tables; use it as a context manager."""
         return PaimonStore.open(self.home.create())
+
+    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDay:
+        """Return how the chosen engine rebuilds a day of candles.
+
+        Raises:
+            HomeError: another engine writes the tables.
+        """
+        return rebuilder(load_settings(home=self.home.root), self.home, store, candles)
 
     @asynccontextmanager
     async def origin(self) -> AsyncIterator[Origin | None]:

@@ -1,12 +1,10 @@
 """The asset `candles_1m`: a product's day of one-minute candles, rebuilt from its archived trades."""
 
 import dagster as dg
-import pyarrow as pa
 
-from lakehouse.candles.rebuild import COLUMNS, rebuild
 from lakehouse.home import Home
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
-from lakehouse.stores.seals import known_edges, seals
+from lakehouse.stores.seals import seals
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import CANDLE_CHECKS, Scope, check_specs, evaluate
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
@@ -46,27 +44,14 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
             snapshot_id = store.snapshot_id(TRADES)
             sealed = (product, day) in seals(store)
             changed = False
-            with candles.lock(CANDLES_1M):
-                there = candles.scan(CANDLES_1M, product=product, day=day)
-                if sealed:
-                    rows = store.scan(
-                        TRADES,
-                        product=product,
-                        day=day,
-                        columns=COLUMNS,
-                        snapshot_id=snapshot_id,
-                        encoded=True,
-                    )
-                    wanted = rebuild(rows, known_edges(store, product, day))
-                    changed = not _equal(wanted, there)
-                    if changed:
-                        candles.replace(CANDLES_1M, product, day, wanted)
-                        there = wanted
-                else:
-                    context.log.warning(
-                        f"{product} on {day} isn't sealed: its candles stay as the stream wrote them. "
-                        "Materialize `trades` for this partition once the day is over"
-                    )
+            if sealed:
+                changed = lakehouse.rebuilder(store, candles)(product, day, snapshot_id)
+            else:
+                context.log.warning(
+                    f"{product} on {day} isn't sealed: its candles stay as the stream wrote them. "
+                    "Materialize `trades` for this partition once the day is over"
+                )
+            there = candles.scan(CANDLES_1M, product=product, day=day, columns=["start"])
             metadata = {
                 "sealed": sealed,
                 "dagster/partition_row_count": there.num_rows,
@@ -81,8 +66,3 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
             )
 
     return candles_1m
-
-
-def _equal(wanted: pa.Table, there: pa.Table) -> bool:
-    equal: bool = wanted.cast(there.schema).equals(there.sort_by("start"))
-    return equal

@@ -229,8 +229,9 @@ TRADE_CHECKS: Final = (
         "no_duplicate_trades",
         "No (product, trade_id) is archived twice.",
         _no_duplicates(TRADES),
-        "The archive holds a trade twice, which no commit of ours does: look for another writer, and roll "
-        "the table back to the snapshot before it",
+        "The archive holds a trade twice. With the flink engine it may have come again after a seal had "
+        "fetched it: materialize this partition, which drops that copy. If it stays, no commit of ours made "
+        "it: look for another writer, and roll the table back to the snapshot before it",
     ),
     Check(
         "no_empty_trade_values",

@@ -190,14 +190,16 @@ def _known(store: IcebergStore, product: str, edges: DayEdges) -> TradeIds:
 
 
 def _each_once(rows: pa.Table) -> tuple[pa.Table, int]:
-    """Return a product's trades by trade_id, each once, and how many more there were.
+    """Return a product's trades by trade_id without those that came again, and how many these are.
 
     Flink knows the trades that it took from the log, not those that a seal fetched: what reaches it later of
-    these is there twice until now. What a seal fetched stays, else what came first in the log.
+    these is there twice until now. What a seal fetched stays, else what came first in the log. Two rows of
+    one message are no repetition but damage, and stay for the checks to find.
     """
     rows = rows.sort_by([("trade_id", "ascending"), ("spine_offset", "ascending")])
-    trade_ids = rows["trade_id"].to_numpy()
-    again = np.concatenate(([False], trade_ids[1:] == trade_ids[:-1]))[: len(trade_ids)]
+    trade_ids, offsets = rows["trade_id"].to_numpy(), rows["spine_offset"].to_numpy()
+    first = np.searchsorted(trade_ids, trade_ids)
+    again = offsets != offsets[first]
     return (rows.filter(pa.array(~again)) if again.any() else rows), int(again.sum())
 
 

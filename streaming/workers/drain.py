@@ -24,7 +24,8 @@ from lakehouse.stores import schemas, sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.lock import AlreadyRunningError
 from lakehouse.stores.paimon import PaimonStore
-from streaming.engines.embedded.overdue import rebuild_overdue
+from streaming.engines.overdue import rebuild_overdue
+from streaming.engines.rebuilding import rebuilder
 from streaming.exchanges.recording import RecordingError
 from streaming.feed.handler import FeedError
 from streaming.feed.intake import FeedTotals
@@ -80,7 +81,8 @@ def drain(settings: Settings) -> dict[str, int | float]:
         for stage in stages:
             stage.result()
         with IcebergStore.open(home) as archive, PaimonStore.open(home) as candles:
-            rebuild_overdue(archive, candles)  # an older recording than one before: no seal comes for it
+            # An older recording than one before: no seal comes for it.
+            rebuild_overdue(archive, candles, rebuilder(settings, home, archive, candles))
             traded = sorted({str(partition.product) for partition in archive.partitions(schemas.TRADES)})
     # Only now it is known which products it holds; Dagster's partitions are made of them.
     home.remember(LastRun(settings.feed, home.namespace, settings.products or tuple(traded)))

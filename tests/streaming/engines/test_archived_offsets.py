@@ -31,11 +31,6 @@ PRODUCT = "BTC-USD"
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path, "simulated").create()
-
-
-@pytest.fixture
 def spine(home: Home) -> Iterator[SqliteSpine]:
     with SqliteSpine.open(home.spine, 1) as opened:
         yield opened

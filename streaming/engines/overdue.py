@@ -1,6 +1,6 @@
 """Candles of trades that came after the lateness horizon, made from the archive.
 
-The candles stage leaves such trades to the seal of their day. Where nothing seals, as when an older recording
+The live candles leave such trades to the seal of their day. Where nothing seals, as when an older recording
 is read into a home after a newer one, this does it.
 """
 
@@ -8,19 +8,20 @@ from datetime import date
 
 import structlog
 
-from lakehouse.candles.rebuild import COLUMNS, rebuild
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
-from lakehouse.stores.seals import known_edges
+from streaming.engines.rebuilding import RebuildDay
 
 _log = structlog.get_logger()
 
 
-def rebuild_overdue(archive: IcebergStore, candles: PaimonStore) -> list[tuple[str, date]]:
+def rebuild_overdue(
+    archive: IcebergStore, candles: PaimonStore, rebuild_day: RebuildDay
+) -> list[tuple[str, date]]:
     """Rebuild each product-day whose candles count other trades than the archive holds; return which.
 
-    Call it when the archive and the candles stage have both taken in the whole log and neither is running.
+    Call it when the archive and the candles have both taken in the whole log and nothing is writing them.
     """
     sums = candles.scan(CANDLES_1M, columns=["product", "day", "trade_count"]).group_by(["product", "day"])
     counted = {
@@ -32,10 +33,7 @@ def rebuild_overdue(archive: IcebergStore, candles: PaimonStore) -> list[tuple[s
         product, day = str(stats.product), stats.day
         if stats.rows == counted.get((product, day)):
             continue
-        with candles.lock(CANDLES_1M):
-            trades = archive.scan(TRADES, product=product, day=day, columns=COLUMNS)
-            made = rebuild(trades, known_edges(archive, product, day))
-            candles.replace(CANDLES_1M, product, day, made)
+        rebuild_day(product, day, archive.snapshot_id(TRADES))
         _log.info("candles rebuilt from the archive", product=product, day=day.isoformat(), trades=stats.rows)
         rebuilt.append((product, day))
     return rebuilt

@@ -6,12 +6,14 @@ from log_messages import START, market, publish_in_batches
 from reference_candles import from_rows, reference
 
 from lakehouse.home import Home
+from lakehouse.settings import load_settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M
 from streaming.engines.embedded.archive import ArchiveStage
 from streaming.engines.embedded.candles import CandlesStage
-from streaming.engines.embedded.overdue import rebuild_overdue
+from streaming.engines.overdue import rebuild_overdue
+from streaming.engines.rebuilding import rebuilder
 from streaming.spine.sqlite import SqliteSpine
 
 
@@ -26,10 +28,11 @@ def test_what_came_too_late_is_made_from_the_archive(spine: SqliteSpine, home: H
         result = CandlesStage(spine, candles, lateness_minutes=10).step()
         assert result.too_late == len({(t["product"], t["trade_id"]) for t in older})
         assert all(start > START + 2 * day_us for _, start in from_rows(candles.scan(CANDLES_1M).to_pylist()))
-        rebuilt = rebuild_overdue(archive, candles)
+        rebuild_day = rebuilder(load_settings(home=home.root), home, archive, candles)
+        rebuilt = rebuild_overdue(archive, candles, rebuild_day)
         assert {day for _, day in rebuilt} == {date(2025, 11, 19), date(2025, 11, 20)}
         assert len(rebuilt) == 6
         assert from_rows(candles.scan(CANDLES_1M).to_pylist()) == reference(recorded)
-        assert rebuild_overdue(archive, candles) == []
+        assert rebuild_overdue(archive, candles, rebuild_day) == []
         # The stage goes on from its own state, which the rebuild carried along.
         assert CandlesStage(spine, candles, lateness_minutes=10).step().messages == {}

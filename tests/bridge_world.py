@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import fluss
@@ -19,10 +20,11 @@ from lakehouse.market.book import BookKind, pack_book
 from lakehouse.market.trade import Exchange, Lateness
 from lakehouse.stores.fluss_connection import FlussStoreError, FlussTarget, connect, settled, target_of
 from lakehouse.stores.fluss_tables import COLUMNS, path_of
-from lakehouse.stores.fluss_writer import FlussWriter
+from lakehouse.stores.fluss_writer import FlussWriter, event_loop
 from streaming.engines.embedded.decode import ROWS
 from streaming.engines.fluss.archived import Archived, CommittedByArchive
 from streaming.engines.fluss.bridge import TOPICS, BridgeStage
+from streaming.engines.fluss.current_table import CurrentTable
 from streaming.spine.contract import Partition, Spine, partition_number
 from streaming.spine.topics import BOOK, QUOTES, TRADES
 
@@ -32,7 +34,7 @@ TABLETS = ("fluss-tablet-0", "fluss-tablet-1", "fluss-tablet-2")
 def target_for(cluster: RunningCluster, home: Path, **overrides: object) -> FlussTarget:
     """Tables of their own: everything in Fluss belongs to a database."""
     settings = cluster.settings(home, fluss_timeout_seconds=5.0, **overrides)
-    return replace(target_of(settings, Home(home, "simulated")), database=f"test_{uuid4().hex[:12]}")
+    return replace(target_of(settings, Home(home, "simulated").create()), database=f"test_{uuid4().hex[:12]}")
 
 
 def drop(target: FlussTarget) -> None:
@@ -173,10 +175,23 @@ class Holdings:
         return found + ([(held, end - 1)] if held < end else [])
 
 
+class FlussSide(NamedTuple):
+    """What a bridge has on the side of Fluss."""
+
+    runner: asyncio.Runner
+    current: CurrentTable
+
+
+@contextmanager
+def fluss_side(target: FlussTarget) -> Iterator[FlussSide]:
+    with event_loop() as runner, CurrentTable.kept(target) as current:
+        yield FlussSide(runner, current)
+
+
 def bridge(
     spine: Spine,
     target: FlussTarget,
-    runner: asyncio.Runner,
+    side: FlussSide,
     archived: Archived | None = None,
     *,
     grace_seconds: float = 30.0,
@@ -185,7 +200,8 @@ def bridge(
     return BridgeStage(
         spine,
         archived or CommittedByArchive(spine),
-        lambda: FlussWriter.open(runner, target),
+        lambda: FlussWriter.open(side.runner, target),
+        side.current,
         compare_seconds=0.0,
         grace_seconds=grace_seconds,
     )

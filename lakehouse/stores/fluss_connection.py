@@ -60,7 +60,7 @@ class FlussTarget:
     address: str
     """The coordinator's, host:port."""
     database: str
-    """The namespace; each has a database of its own."""
+    """The home's shared name: each namespace of each home has a database of its own."""
     replicas: int
     buckets: int
     """Buckets of each log table."""
@@ -70,10 +70,14 @@ class FlussTarget:
 
 
 def target_of(settings: Settings, home: Home) -> FlussTarget:
-    """Return where a home's tables are."""
+    """Return where a home's tables are.
+
+    Raises:
+        HomeError: the home was not made by `create`.
+    """
     return FlussTarget(
         settings.fluss_address,
-        home.namespace,
+        home.shared_name,
         settings.fluss_replicas,
         settings.spine_partitions,
         settings.spine_retention_hours,

@@ -105,7 +105,7 @@ def test_nobody_there_is_one_sentence(cluster: RunningCluster, tmp_path: Path) -
     settings = cluster.settings(tmp_path, fluss_address="127.0.0.1:1", fluss_timeout_seconds=3.0)
     for follow in (False, True):
         with pytest.raises(FlussUnavailableError, match="LAKEHOUSE_FLUSS_ADDRESS") as caught:
-            open_hot_reader(settings, Home(tmp_path, "simulated"), follow=follow)
+            open_hot_reader(settings, Home(tmp_path, "simulated").create(), follow=follow)
         assert "\n" not in str(caught.value)
         assert "127.0.0.1:1" in str(caught.value)
 

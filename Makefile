@@ -19,8 +19,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: install  ## Run everything until Ctrl-C (FEED=simulated, coinbase, binance or recording:PATH)
-	@$(BIN)/lakehouse up $(if $(FEED),--feed "$(FEED)")
+run: install  ## Run everything until Ctrl-C (FEED=simulated, coinbase, binance or recording:PATH; PROFILE=cluster)
+	@$(if $(PROFILE),LAKEHOUSE_PROFILE="$(PROFILE)") $(BIN)/lakehouse up $(if $(FEED),--feed "$(FEED)")
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest

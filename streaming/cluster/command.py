@@ -74,6 +74,18 @@ def run(settings: Settings, name: str) -> NoReturn:
     os.execve(launch.command[0], launch.command, os.environ | launch.environment)
 
 
+def ready(settings: Settings, name: str) -> bool:
+    """Tell whether the process of a container answers.
+
+    Raises:
+        ClusterError: there is no such process.
+    """
+    definition = load()
+    if name not in definition.process:
+        raise ClusterError(f"{name[:60]!r} is no process: choose from {', '.join(definition.process)}")
+    return is_ready(name, definition, container_place(settings, definition))
+
+
 def main() -> int:
     """Run `lakehouse cluster`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="lakehouse cluster")
@@ -97,9 +109,7 @@ def main() -> int:
             case "run":
                 run(settings, arguments.process)
             case "ready":
-                definition = load()
-                place = container_place(settings, definition)
-                return 0 if is_ready(arguments.process, definition, place) else 1
+                return 0 if ready(settings, arguments.process) else 1
     except (SettingsError, ClusterError) as error:
         print(f"lakehouse cluster {arguments.action}: {error}", file=sys.stderr)
         return 1

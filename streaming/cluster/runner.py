@@ -127,7 +127,7 @@ class Cluster:
             ProcessStatus(
                 name,
                 "ready"
-                if states[name].state == "RUNNING" and is_ready(name, self._definition, self.place)
+                if states[name].pid and is_ready(name, self._definition, self.place)
                 else states[name].state.lower(),
                 states[name].pid,
                 self.place.ports[self._definition.process[name].port],

@@ -1,0 +1,153 @@
+"""Flink's batch jobs over the tables: candles of a product's day rebuilt, a Paimon table compacted.
+
+Each function returns when its job has finished. A job left behind by a caller that died is cancelled first:
+two of them at one partition would get in each other's way.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from lakehouse.market.product import checked_product
+from lakehouse.stores.schemas import Table
+from streaming.engines.flink.errors import StatementError
+from streaming.engines.flink.job_manager import JobManager, JobProgress
+from streaming.engines.flink.statements import Name, Parameters, statements
+from streaming.engines.flink.target import FlinkTarget
+
+BATCH_SECONDS: Final = 1800.0
+"""How long a job may take before it is cancelled."""
+
+_STATEMENT_SECONDS: Final = 180.0
+_JOB: Final = re.compile(r"JobID=([0-9a-f]{32})")
+
+OnProgress = Callable[[JobProgress], None]
+
+
+class EdgesError(ValueError):
+    """More ids beside a day were given than it has edges."""
+
+
+@dataclass(frozen=True)
+class CompactionResult:
+    """What a compaction did: the job that merged files (None where none were due), snapshots forgotten."""
+
+    job_id: str | None
+    snapshots: int
+
+
+def rebuild_day(
+    target: FlinkTarget,
+    product: str,
+    day: date,
+    *,
+    snapshot_id: int,
+    edges: Sequence[int] = (),
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> str:
+    """Replace a product's day of `candles_1m` by what its archived trades say, and return the job's id.
+
+    The rows are those of `lakehouse.candles.rebuild.rebuild`. A day without trades becomes empty.
+
+    Args:
+        target: whose tables.
+        product: the product.
+        day: the UTC day.
+        snapshot_id: the snapshot of `trades` to read.
+        edges: the ids right before and after the day that are known to be other days' trades; see
+            `lakehouse.stores.seals.known_edges`.
+        timeout_seconds: how long the job may take.
+        on_progress: called whenever the job has moved.
+
+    Raises:
+        InvalidProductError: the product is not one.
+        EdgesError: more than two edges.
+        StatementError: Flink refused the SQL, as when the snapshot has expired.
+        JobFailedError: the job failed; the candles are as before.
+        FlinkTimeoutError: it took too long and was cancelled.
+        FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
+    """
+    if len(edges) > 2:
+        raise EdgesError(f"a day has two edges, and {len(edges)} ids were given")
+    edge, other_edge = ([str(edge) for edge in edges] + ["", ""])[:2]
+    name = f"lakehouse {target.shared_name} candles of {checked_product(product)} {day.isoformat()}"
+    parameters: Parameters = {
+        "job_name": name,
+        "namespace": Name(target.namespace),
+        "snapshot_id": snapshot_id,
+        "product": product,
+        "day": day.isoformat(),
+        "edge": edge,
+        "other_edge": other_edge,
+    }
+    with target.job_manager() as manager:
+        _cancel_left_behind(manager, name)
+        with target.session() as session:
+            made = statements("rebuild_day", parameters)
+            job_id = session.run_all(made, timeout_seconds=_STATEMENT_SECONDS).job_id
+        if job_id is None:
+            raise StatementError("Flink took the INSERT and named no job: is this gateway of version 1.20?")
+        manager.follow(job_id, timeout_seconds=timeout_seconds, on_progress=on_progress)
+    return job_id
+
+
+def compact(
+    target: FlinkTarget,
+    table: Table,
+    *,
+    idle: timedelta = timedelta(hours=2),
+    keep_snapshots: int = 16,
+    older_than: timedelta = timedelta(minutes=10),
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> CompactionResult:
+    """Write each idle partition of a Paimon table into one file, and forget old snapshots.
+
+    The streaming job goes on beside it: it merges the files of partitions that it writes itself.
+
+    Args:
+        target: whose tables.
+        table: a table in Paimon.
+        idle: how long a partition must not have been written; shorter than the streaming job may need to end
+            a merge of its own, the two would collide and one of them start anew.
+        keep_snapshots: newest snapshots that stay.
+        older_than: snapshots of this age are forgotten.
+        timeout_seconds: how long the job may take.
+        on_progress: called whenever the job has moved.
+
+    Raises:
+        StatementError: Flink refused.
+        JobFailedError: the job failed; the table is as before.
+        FlinkTimeoutError: it took too long and was cancelled.
+        FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
+    """
+    name = f"lakehouse {target.shared_name} compaction of {table.name}"
+    qualified = f"{target.namespace}.{table.name}"
+    with target.job_manager() as manager:
+        _cancel_left_behind(manager, name)
+        with target.session() as session:
+            compaction: Parameters = {
+                "job_name": name,
+                "table": qualified,
+                "idle": f"{round(idle.total_seconds())} s",
+            }
+            made = session.run_all(statements("compact", compaction), timeout_seconds=_STATEMENT_SECONDS)
+            named = _JOB.search(str(made.rows))
+            if named is not None:
+                manager.follow(named.group(1), timeout_seconds=timeout_seconds, on_progress=on_progress)
+            expiry: Parameters = {
+                "table": qualified,
+                "keep": keep_snapshots,
+                "older_than": (datetime.now(UTC) - older_than).strftime("%Y-%m-%d %H:%M:%S"),
+            }
+            expired = session.run_all(statements("expire", expiry), timeout_seconds=_STATEMENT_SECONDS)
+    return CompactionResult(named.group(1) if named else None, int(str(expired.rows[0][0])))
+
+
+def _cancel_left_behind(manager: JobManager, name: str) -> None:
+    for job in manager.jobs(lambda one: one == name):
+        if job.is_live:
+            manager.cancel(job.id, timeout_seconds=BATCH_SECONDS)

@@ -3,6 +3,7 @@
 Jobs are known by their names here, because ids change with each submission.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ ENDED: Final = frozenset({"FINISHED", "FAILED", "CANCELED"})
 
 _PAUSE_SECONDS: Final = 0.2
 _SOURCE: Final = "Source: "
+_POSITION: Final = re.compile(r".*\.fluss\.reader\.bucket\.(\d+)\.currentOffset")
 
 
 @dataclass(frozen=True)
@@ -169,18 +171,28 @@ class JobManager:
         found = self._rest.ask("GET", f"/jobs/{job_id}/metrics?{urlencode({'get': ','.join(names)})}")
         return {metric["id"]: float(metric["value"]) for metric in found}
 
-    def source_metrics(self, job_id: str, name: str) -> dict[str, float]:
-        """Return a metric of each source by the table it reads: the highest of all its readers."""
-        found: dict[str, float] = {}
+    def positions(self, job_id: str) -> dict[tuple[str, int], int]:
+        """Return the offset up to which each source has read, by table and bucket of Fluss.
+
+        A bucket of which nothing was read yet is left out.
+        """
+        found: dict[tuple[str, int], int] = {}
         for vertex in self._rest.ask("GET", f"/jobs/{job_id}")["vertices"]:
             if not vertex["name"].startswith(_SOURCE):
                 continue
             table = vertex["name"].removeprefix(_SOURCE).split("[")[0]
             path = f"/jobs/{job_id}/vertices/{vertex['id']}/subtasks/metrics"
-            ids = [metric["id"] for metric in self._rest.ask("GET", path)]
-            query = urlencode({"get": ",".join(id_ for id_ in ids if id_.endswith(f".{name}")), "agg": "max"})
-            values = [float(metric["max"]) for metric in self._rest.ask("GET", f"{path}?{query}")]
-            found[table] = max([found.get(table, 0.0), *values])
+            buckets = {
+                match.group(0): int(match.group(1))
+                for metric in self._rest.ask("GET", path)
+                if (match := _POSITION.fullmatch(metric["id"]))
+            }
+            if not buckets:
+                continue
+            query = urlencode({"get": ",".join(buckets), "agg": "max"})
+            for metric in self._rest.ask("GET", f"{path}?{query}"):
+                if metric["max"] >= 0:
+                    found[table, buckets[metric["id"]]] = int(metric["max"])
         return found
 
     def configuration(self) -> dict[str, str]:

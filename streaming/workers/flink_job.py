@@ -1,0 +1,171 @@
+"""The keeper of the streaming job: has exactly one run, and says how it is.
+
+The job runs in Flink and goes on without the keeper. What the keeper does when it is started again is look.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from lakehouse import logs
+from lakehouse.home import Home, HomeError, home_of
+from lakehouse.market.time import SECOND_US, now_us
+from lakehouse.settings import Settings, SettingsError, load_settings
+from lakehouse.stores.fluss_connection import FlussStoreError, FlussUnavailableError, target_of
+from lakehouse.stores.fluss_writer import event_loop
+from lakehouse.stores.iceberg import IcebergStoreError
+from lakehouse.stores.lock import AlreadyRunningError, held
+from lakehouse.stores.paimon_files import PaimonStoreError
+from streaming.engines.flink import metrics
+from streaming.engines.flink.errors import FlinkError, StateLostError
+from streaming.engines.flink.lag import Lag
+from streaming.engines.flink.streaming_job import StreamingJob, prepare
+from streaming.engines.flink.target import FlinkTarget, flink_target
+from streaming.engines.flink.watch import Circles, Look, look
+from streaming.workers.metrics import serve
+from streaming.workers.stop_signal import StopSignal
+
+WORKER: Final = "flink_job"
+LOOK_EVERY_SECONDS: Final = 2.0
+
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 15.0
+_log = structlog.get_logger()
+
+
+class Keeper:
+    """Keeps one home's streaming job.
+
+    Args:
+        target: the job's tables and servers.
+        job: the job.
+        lag: asks Fluss how far the job is behind.
+    """
+
+    def __init__(self, target: FlinkTarget, job: StreamingJob, lag: Lag) -> None:
+        self._target = target
+        self._job = job
+        self._lag = lag
+        self._circles = Circles()
+        self._last: Look | None = None
+
+    def step(self) -> Look:
+        """Have the job run, and report how it is.
+
+        Raises:
+            FlinkError: Flink doesn't answer or refuses the job.
+            FlussStoreError: Fluss doesn't answer.
+        """
+        job = self._job.ensure()
+        with self._target.job_manager() as manager:
+            found = look(manager, job)
+        self._report(found)
+        for table, rows in self._lag.rows(found.positions).items():
+            metrics.LAG_ROWS.labels(table).set(rows)
+        return found
+
+    def _report(self, found: Look) -> None:
+        metrics.RUNNING.set(found.job.state == "RUNNING")
+        metrics.STATE.clear()
+        metrics.STATE.labels(found.job.state.lower()).set(1)
+        metrics.RESTARTS.set(found.restarts)
+        checkpoints = found.checkpoints
+        last_us = checkpoints.last_us
+        age = math.nan if last_us is None else max(now_us() - last_us, 0) / SECOND_US
+        metrics.CHECKPOINT_AGE_SECONDS.set(age)
+        metrics.CHECKPOINTS_FAILED.set(checkpoints.failed)
+        metrics.STATE_BYTES.set(checkpoints.state_bytes)
+        if checkpoints.last_seconds is not None:
+            metrics.CHECKPOINT_SECONDS.set(checkpoints.last_seconds)
+        circling = self._circles.circling(found.job.id, found.restarts)
+        metrics.CIRCLING.set(circling)
+        last, self._last = self._last, found
+        if last is None or last.job.id != found.job.id or found.restarts == last.restarts:
+            return
+        where = {"job": found.job.id, "restarts": found.restarts, "problem": found.failure}
+        if circling:
+            _log.error("the streaming job restarts in circles", **where)
+        else:
+            _log.warning("the streaming job was restarted", **where)
+
+    def lost(self) -> None:
+        """Report that nothing is known of the job now."""
+        metrics.RUNNING.set(0)
+        metrics.STATE.clear()
+        metrics.STATE.labels("unknown").set(1)
+        metrics.ERRORS.inc()
+
+
+@contextmanager
+def opened(settings: Settings, home: Home) -> Iterator[Keeper]:
+    """Open the keeper for the block; nobody else may keep this home's job at the same time.
+
+    Raises:
+        AlreadyRunningError: another process does.
+        CatalogError: the setting of Iceberg's catalog is no address.
+    """
+    with held(home.locks, f"worker-{WORKER}", wait=False), event_loop() as runner:
+        target = flink_target(settings, home)
+        job = StreamingJob(target, settings, home.folder / "flink_job.json")
+        yield Keeper(target, job, Lag(runner, target_of(settings, home)))
+
+
+def keep(settings: Settings, home: Home, stop: StopSignal) -> None:
+    """Keep the job until `stop` is set; what doesn't answer or fails is tried again after a growing pause.
+
+    Raises:
+        HomeError: another engine writes the tables of this home.
+        AlreadyRunningError: another process keeps the job.
+        StateLostError: the job has committed rows, and its state is gone.
+        FlussStoreError: a table in Fluss has another shape.
+        IcebergStoreError: the catalog can't be used, or a table has another shape.
+        PaimonStoreError: a table has another shape.
+    """
+    prepared = False
+    failures = 0
+    with opened(settings, home) as keeper:
+        while not stop.is_set():
+            try:
+                if not prepared:
+                    prepare(settings, home)
+                    prepared = True
+                keeper.step()
+            except (FlinkError, FlussUnavailableError) as error:
+                if isinstance(error, StateLostError):
+                    raise
+                failures += 1
+                keeper.lost()
+                _log.warning("the streaming job can't be kept now", failures=failures, problem=str(error))
+                pause = min(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
+                stop.wait(pause)
+                continue
+            failures = 0
+            stop.wait(LOOK_EVERY_SECONDS)
+
+
+def main() -> int:
+    """Run the worker; the exit code is 0 unless it could not go on."""
+    stop = StopSignal()
+    stop.listen()
+    logs.configure(WORKER)
+    try:
+        settings = load_settings()
+        home = home_of(settings).create()
+        serve(WORKER, settings, home)
+        keep(settings, home, stop)
+    except (
+        *(SettingsError, HomeError, AlreadyRunningError, OSError),
+        *(FlinkError, FlussStoreError, IcebergStoreError, PaimonStoreError),
+    ) as error:
+        _log.critical("the keeper stopped", problem=str(error))
+        return 1
+    _log.info("the keeper ended; the streaming job goes on")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

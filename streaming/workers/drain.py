@@ -34,9 +34,8 @@ from streaming.spine.opening import open_spine
 from streaming.spine.topics import BOOK, QUOTES, TRADES
 from streaming.workers.feed import run_feed
 from streaming.workers.preparation import PreparationError, prepare
-from streaming.workers.stages import StageError, StageName, opened
-
-STAGES: tuple[StageName, ...] = ("hot", "archive", "candles")
+from streaming.workers.roster import StageName, readers
+from streaming.workers.stages import StageError, opened
 
 COUNTED = {
     "trades": "SELECT count(*) FROM trades",
@@ -48,6 +47,8 @@ COUNTED = {
 """How each figure of the summary is counted in the tables."""
 
 _IDLE_SECONDS = 0.05
+_PATIENCE_SECONDS = 120.0
+"""How long nothing may come into the tables while Flink is waited for."""
 
 
 class DrainError(Exception):
@@ -70,9 +71,9 @@ def drain(settings: Settings) -> dict[str, int | float]:
     fed = threading.Event()
     with (
         Console(stderr=True).status("reading the recording …") as display,
-        ThreadPoolExecutor(len(STAGES)) as pool,
+        ThreadPoolExecutor() as pool,
     ):
-        stages = [pool.submit(_run_stage, name, settings, home, fed) for name in STAGES]
+        stages = [pool.submit(_run_stage, name, settings, home, fed) for name in readers(settings)]
         try:
             totals = asyncio.run(_feed(settings, home, stages, display))
         finally:
@@ -80,6 +81,8 @@ def drain(settings: Settings) -> dict[str, int | float]:
         display.update("committing what was read …")
         for stage in stages:
             stage.result()
+        if settings.engine_kind == "flink":
+            _settle(settings, home, display)
         with IcebergStore.open(home) as archive, PaimonStore.open(home) as candles:
             # An older recording than one before: no seal comes for it.
             rebuild_overdue(archive, candles, rebuilder(settings, home, archive, candles))
@@ -139,6 +142,35 @@ def _run_stage(name: StageName, settings: Settings, home: Home, fed: threading.E
                 return
             if not result.behind:
                 fed.wait(_IDLE_SECONDS if name == "hot" else settings.commit_interval_ms / 1000)
+
+
+def _settle(settings: Settings, home: Home, display: Status) -> None:
+    """Have Flink's job run, and wait until it has brought everything into the tables."""
+    # Only this engine needs them.
+    from streaming.engines.archived_offsets import ArchivedOffsets
+    from streaming.engines.flink.settling import settle
+    from streaming.engines.flink.streaming_job import prepare as prepare_tables
+    from streaming.engines.flink.target import flink_target
+    from streaming.workers import flink_job
+
+    def on_progress(lacking: int) -> None:
+        display.update(f"{lacking:,} messages not in the tables yet …")
+
+    prepare_tables(settings, home)
+    with (
+        flink_job.opened(settings, home) as keeper,
+        IcebergStore.open(home) as archive,
+        open_spine(settings, home) as spine,
+        flink_target(settings, home).job_manager() as manager,
+    ):
+        settle(
+            ArchivedOffsets(archive, spine),
+            spine,
+            manager,
+            keeper.step().job.id,
+            patience_seconds=_PATIENCE_SECONDS,
+            on_progress=on_progress,
+        )
 
 
 def _counted(home: Home) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Which workers run, by what each tier is set to."""
 
-from typing import Final
+from typing import Final, Literal
 
 from lakehouse.settings import Settings
 
@@ -8,13 +8,17 @@ WORKERS: Final = ("exchange", "feed", "hot", "archive", "candles", "bridge", "fl
 """All there are, in the order in which they take ports from `LAKEHOUSE_METRICS_PORT` on."""
 
 
-def readers(settings: Settings) -> tuple[str, ...]:
+StageName = Literal["hot", "archive", "candles", "bridge"]
+"""The workers that read the log."""
+
+
+def readers(settings: Settings) -> tuple[StageName, ...]:
     """Return the workers that read the log, fastest first.
 
     With the flink engine the bridge carries the market to Fluss, from where Flink takes it to the tables;
     what remains for the archive worker is small.
     """
-    hot = "hot" if settings.hot_store_kind == "sqlite" else "bridge"
+    hot: StageName = "hot" if settings.hot_store_kind == "sqlite" else "bridge"
     return (hot, "archive") if settings.engine_kind == "flink" else (hot, "archive", "candles")
 
 

@@ -19,7 +19,8 @@ from streaming.spine.opening import open_spine
 from streaming.spine.topics import readers
 from streaming.workers.garbage import collect_seldom
 from streaming.workers.metrics import serve
-from streaming.workers.stages import StageError, StageName, opened
+from streaming.workers.roster import StageName
+from streaming.workers.stages import StageError, opened
 from streaming.workers.stop_signal import StopSignal
 
 PATIENCE = 10

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Final, Literal
+from typing import Final
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings
@@ -10,8 +10,7 @@ from lakehouse.stores.lock import held
 from streaming.engines.embedded.stage import Stage
 from streaming.engines.fluss.archived import Archived, CommittedByArchive
 from streaming.spine.contract import Spine
-
-StageName = Literal["hot", "archive", "candles", "bridge"]
+from streaming.workers.roster import StageName
 
 
 class StageError(Exception):

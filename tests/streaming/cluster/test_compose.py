@@ -47,6 +47,13 @@ def test_the_workers_are_led_to_the_processes_ports(services: dict[str, Any]) ->
         assert variables["LAKEHOUSE_HOST"] == name
 
 
+def test_dagster_finds_its_runs_where_postgres_is(services: dict[str, Any]) -> None:
+    address = services["dagster-daemon"]["environment"]["DAGSTER_POSTGRES_URL"]
+    assert address == services["dagster-webserver"]["environment"]["DAGSTER_POSTGRES_URL"]
+    assert address.startswith("postgresql+psycopg2://lakehouse:${LAKEHOUSE_POSTGRES_PASSWORD:")
+    assert address.endswith(f"@postgres:{load().ports['postgres']}/dagster")
+
+
 def test_every_variable_of_ours_is_a_setting(services: dict[str, Any]) -> None:
     known = {f"LAKEHOUSE_{field.upper()}" for field in Settings.model_fields}
     used = {

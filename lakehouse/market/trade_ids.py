@@ -121,6 +121,11 @@ class TradeIds:
         i = bisect_right(self._firsts, first) - 1
         return i >= 0 and last <= self._lasts[i]
 
+    def first_missing_from(self, trade_id: int) -> int:
+        """Return the lowest id from `trade_id` on that is not in the set."""
+        i = bisect_right(self._firsts, trade_id) - 1
+        return self._lasts[i] + 1 if i >= 0 and trade_id <= self._lasts[i] else trade_id
+
     def missing_between(self, first: int, last: int) -> list[tuple[int, int]]:
         """Return the ranges of ids from `first` to `last` that are not in the set."""
         missing: list[tuple[int, int]] = []

@@ -5,7 +5,7 @@ nor Fluss. It reads what is in the tables and asks of each message of the log wh
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,10 @@ from streaming.spine.contract import Batch, Partition, Spine, partition_number
 TABLES: Final = {topics.TRADES: TRADES, topics.QUOTES: QUOTES, topics.BOOK: BOOK}
 
 LOOK_AT: Final = 2_000
-"""Messages read from the log at once to see whether they are held in another way than by their offset."""
+"""Messages read from the log at once to see whether they are held in another way than by their offset.
+
+One read costs about as much as one message's, so the holes of a repeated stretch share it.
+"""
 
 FILES_AT_ONCE: Final = 64
 
@@ -34,6 +37,7 @@ _LEVEL_BITS: Final = 24
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.intp]
 
 
 class ArchivedOffsets:
@@ -75,10 +79,10 @@ class ArchivedOffsets:
             SpineError: the log did not answer.
         """
         for topic, table in TABLES.items():
-            files = self._store.data_files(table)
+            files = {file.file_path: file for file in self._store.data_files(table)}
+            new = [file for path, file in files.items() if path not in self._read[topic]]
             if topic == topics.TRADES:
-                self._ids.know(files)
-            new = [file for file in files if file.file_path not in self._read[topic]]
+                self._ids.know(new, self._read[topic] - files.keys())
             wanted: dict[Partition, list[str]] = defaultdict(list)
             for file in new:
                 partition = self._partition_of(topic, file)
@@ -87,7 +91,7 @@ class ArchivedOffsets:
             for partition, paths in wanted.items():
                 for at in range(0, len(paths), FILES_AT_ONCE):
                     self._take_in(partition, table, paths[at : at + FILES_AT_ONCE])
-            self._read[topic] = {file.file_path for file in files}
+            self._read[topic] = set(files)
 
     def frontier(self, partition: Partition) -> int:
         """Return the first offset, from the group's committed one on, that the archive doesn't hold.
@@ -97,14 +101,15 @@ class ArchivedOffsets:
         """
         held = self._held[partition]
         end = self._spine.end(partition)
-        position = self._start[partition]
-        while missing := held.missing_between(position, end - 1):
-            first, last = missing[0]
-            self._look(partition, first, last)
-            if first not in held:
-                return first
-            position = first
-        return end
+        position = held.first_missing_from(self._start[partition])
+        while position < end:
+            self._look(partition, position, LOOK_AT)
+            if position not in held:
+                break
+            position = held.first_missing_from(position)
+        self._start[partition] = position
+        held.forget_below(position)
+        return position
 
     def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
         """Return the ranges of offsets before `end`, both ends included, that the archive lacks.
@@ -116,9 +121,14 @@ class ArchivedOffsets:
             SpineError: the log did not answer.
         """
         held = self._held[partition]
-        start = self._start[partition]
+        start = looked = self._start[partition]
         for first, last in held.missing_between(start, end - 1):
-            self._look(partition, first, last)
+            position = max(first, looked)
+            while position <= last:
+                looked = self._look(partition, position, LOOK_AT)
+                if looked == position or held.missing_between(position, min(last, looked - 1)):
+                    break
+                position = looked
         return held.missing_between(start, end - 1)
 
     def _partition_of(self, topic: str, file: DataFile) -> Partition:
@@ -155,49 +165,52 @@ class ArchivedOffsets:
         self._levels[partition] = np.union1d(self._levels[partition], found)
         there = TradeIds()
         there.add_new(np.unique(self._levels[partition] >> _LEVEL_BITS))
+        looked = 0
         for first, last in there:
-            self._look(partition, first, last, to_the_end=True)
+            position = max(first, looked)
+            while position <= last:
+                position = looked = self._look(partition, position, min(LOOK_AT, last - position + 1))
 
-    def _look(self, partition: Partition, first: int, last: int, *, to_the_end: bool = False) -> None:
-        """Read messages that aren't held by their offset; those that are in another way are held from now on.
+    def _look(self, partition: Partition, first: int, limit: int) -> int:
+        """Read messages and take those for held that are in another way than by their offset.
 
-        Ends after messages of which some are missing, unless it is `to_the_end`.
+        Returns:
+            The offset after them, `first` where the log ends.
         """
-        while first <= last:
-            batch = self._spine.read(partition, first, min(LOOK_AT, last - first + 1))
-            if not batch.payloads:
-                return
-            held = self._are_held(partition, batch)
-            offsets = np.arange(batch.first_offset, batch.next_offset)
-            self._held[partition].add_new(offsets[held])
-            if partition.topic == topics.BOOK:
-                levels = self._levels[partition]
-                self._levels[partition] = levels[~np.isin(levels >> _LEVEL_BITS, offsets[held])]
-            if not to_the_end and not held.all():
-                return
-            first = batch.next_offset
-
-    def _are_held(self, partition: Partition, batch: Batch) -> Bools:
-        if partition.topic == topics.TRADES:
-            return self._trades_are_held(batch, partition)
+        batch = self._spine.read(partition, first, limit)
+        offsets = np.arange(batch.first_offset, batch.next_offset)
+        unknown = np.flatnonzero(~self._held[partition].contains(offsets))
+        if not len(unknown):
+            return batch.next_offset
+        held = offsets[unknown[self._are_held(partition, batch, unknown)]]
+        self._held[partition].add_new(held)
         if partition.topic == topics.BOOK:
-            return self._books_are_held(batch, partition)
-        return np.zeros(len(batch.payloads), dtype=np.bool_)
+            levels = self._levels[partition]
+            self._levels[partition] = levels[~np.isin(levels >> _LEVEL_BITS, held)]
+        return batch.next_offset
 
-    def _trades_are_held(self, batch: Batch, partition: Partition) -> Bools:
+    def _are_held(self, partition: Partition, batch: Batch, which: Positions) -> Bools:
+        if partition.topic == topics.TRADES:
+            return self._trades_are_held(batch, partition, which)
+        if partition.topic == topics.BOOK:
+            return self._books_are_held(batch, partition, which)
+        return np.zeros(len(which), dtype=np.bool_)
+
+    def _trades_are_held(self, batch: Batch, partition: Partition, which: Positions) -> Bools:
         records = trade_records(batch, partition)
         names, codes = products(records, batch, partition)
-        trade_ids = np.ascontiguousarray(records["trade_id"])
-        held = np.zeros(len(records), dtype=np.bool_)
-        for code, product in enumerate(names):
-            here = codes == code
-            held[here] = self._ids.contain(product, trade_ids[here])
+        trade_ids = np.ascontiguousarray(records["trade_id"])[which]
+        held = np.zeros(len(which), dtype=np.bool_)
+        for code in np.unique(codes[which]).tolist():
+            here = codes[which] == code
+            held[here] = self._ids.contain(names[code], trade_ids[here])
         return held
 
-    def _books_are_held(self, batch: Batch, partition: Partition) -> Bools:
-        headers = np.frombuffer(b"".join(p[: BOOK_HEADER.itemsize] for p in batch.payloads), BOOK_HEADER)
-        offsets = np.arange(batch.first_offset, batch.next_offset)
+    def _books_are_held(self, batch: Batch, partition: Partition, which: Positions) -> Bools:
+        chosen = [batch.payloads[at][: BOOK_HEADER.itemsize] for at in which.tolist()]
+        headers = np.frombuffer(b"".join(chosen), BOOK_HEADER)
         there = self._levels[partition] >> _LEVEL_BITS
+        offsets = batch.first_offset + which
         levels = np.searchsorted(there, offsets, side="right") - np.searchsorted(there, offsets)
         held: Bools = levels == headers["levels"]
         return held
@@ -207,19 +220,21 @@ class _ArchivedIds:
     """The trade ids in the archive, read from it only as far as somebody asks."""
 
     def __init__(self) -> None:
-        self._files: dict[str, dict[str, tuple[int, int]]] = {}
+        self._files: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
         self._read: set[str] = set()
         self._ids: dict[str, TradeIds] = defaultdict(TradeIds)
 
-    def know(self, files: Iterable[DataFile]) -> None:
-        """Take note of the data files of `trades` as they are now."""
-        self._files = defaultdict(dict)
-        for file in files:
+    def know(self, new: Iterable[DataFile], gone: Set[str]) -> None:
+        """Take note of the data files of `trades` that have come and gone."""
+        for files in self._files.values():
+            for path in gone & files.keys():
+                del files[path]
+        self._read -= gone
+        for file in new:
             bounds = _bounds(TRADES, file, "trade_id")
             if bounds is None:
                 raise AssertionError(f"{file.file_path} says nothing of its trade ids")
             self._files[str(PartitionKey.of(file).product)][file.file_path] = bounds
-        self._read &= {path for paths in self._files.values() for path in paths}
 
     def contain(self, product: str, trade_ids: Int64s) -> Bools:
         """Tell of each of a product's trades whether the archive has it."""

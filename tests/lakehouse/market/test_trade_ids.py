@@ -47,6 +47,8 @@ class AgainstASet(RuleBasedStateMachine):
         missing = [i for a, b in self.ids.missing_between(first, last) for i in range(a, b + 1)]
         assert missing == [i for i in range(first, last + 1) if i not in self.model]
         assert self.ids.covers(first, last) == (not missing)
+        lowest = next(i for i in itertools.count(first) if i not in self.model)
+        assert self.ids.first_missing_from(first) == lowest
 
     @invariant()
     def is_the_set(self) -> None:

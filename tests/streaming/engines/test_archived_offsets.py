@@ -22,7 +22,7 @@ from streaming.engines import archived_offsets
 from streaming.engines.archived_offsets import ArchivedOffsets
 from streaming.engines.embedded.decode import ROWS
 from streaming.sealing.day import seal_day
-from streaming.spine.contract import Partition, Spine
+from streaming.spine.contract import Batch, Partition, Spine
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import BRIDGE
 
@@ -269,6 +269,27 @@ def test_it_agrees_with_a_look_at_every_row(trades: list[tuple[str, int]], data:
                 found = archived.holes(at("trades"), len(trades))
                 assert [o for first, last in found for o in range(first, last + 1)] == lacking
                 assert archived.frontier(at("trades")) == (lacking[0] if lacking else len(trades))
+
+
+def test_the_holes_of_a_stretch_share_a_look_at_the_log(
+    spine: SqliteSpine, store: IcebergStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_trades(spine, [number // 2 for number in range(120)])  # each trade twice
+    archive(store, spine, "trades", range(0, 120, 2))
+    archived = ArchivedOffsets(store, spine)
+    archived.refresh()
+    looks: list[int] = []
+    real = SqliteSpine.read
+
+    def counting(self: SqliteSpine, partition: Partition, offset: int, limit: int) -> Batch:
+        looks.append(offset)
+        return real(self, partition, offset, limit)
+
+    monkeypatch.setattr(SqliteSpine, "read", counting)
+    assert archived.holes(at("trades"), 120) == []
+    assert len(looks) == 1
+    assert archived.frontier(at("trades")) == 120
+    assert len(looks) == 1
 
 
 def test_a_long_range_is_looked_into_as_far_as_needed(

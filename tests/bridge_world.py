@@ -28,12 +28,15 @@ from streaming.engines.fluss.current_table import CurrentTable
 from streaming.spine.contract import Partition, Spine, partition_number
 from streaming.spine.topics import BOOK, QUOTES, TRADES
 
+TIMEOUT_SECONDS = 20.0
+"""Long enough for a busy machine; tests of faults, which wait for it, set a shorter one."""
+
 TABLETS = ("fluss-tablet-0", "fluss-tablet-1", "fluss-tablet-2")
 
 
 def target_for(cluster: RunningCluster, home: Path, **overrides: object) -> FlussTarget:
     """Tables of their own: everything in Fluss belongs to a database."""
-    settings = cluster.settings(home, fluss_timeout_seconds=5.0, **overrides)
+    settings = cluster.settings(home, fluss_timeout_seconds=TIMEOUT_SECONDS, **overrides)
     return replace(target_of(settings, Home(home, "simulated").create()), database=f"test_{uuid4().hex[:12]}")
 
 

@@ -2,7 +2,7 @@
 
 The client (pyfluss) raises one kind of error with a number, may wait for ever, and after the death of a
 tablet server its writers sometimes never answer again. So nothing of it is awaited except through `answer`,
-and a connection that did not answer is dropped, never closed: closing waits for what will not come.
+and a writer that failed is abandoned: neither closed, which waits for what will not come, nor dropped.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ _CLIENT: Final = {
 }
 
 _SETTLE_SECONDS: Final = 0.25
+
+_ABANDONED: Final[list[object]] = []
 
 _REFUSALS: Final = {
     fluss.ErrorCode.INVALID_REPLICATION_FACTOR: "start all its tablet servers, or set "
@@ -130,6 +132,16 @@ async def answer(request: Awaitable[_Answer], target: FlussTarget, what: str) ->
         ) from None
     except fluss.FlussError as error:
         raise store_error(error, target, what) from error
+
+
+def abandon(writer: object) -> None:
+    """Leave a writer that failed to itself until the process ends; nothing is to be had from it any more.
+
+    Its client must not be told that nobody wants it: it would try to send what it still holds, for ever,
+    without a pause and with a core to itself. After as many of them as there are cores no connection of
+    this process gets an answer (pyfluss 1.0). Held, it is idle, at a few MiB of memory.
+    """
+    _ABANDONED.append(writer)
 
 
 async def settled() -> None:

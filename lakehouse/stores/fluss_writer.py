@@ -1,7 +1,7 @@
 """Writing to Fluss: nothing counts as written before every replica that must has acknowledged it.
 
 One writer has one connection. After any error it is of no use any more: what was not acknowledged may be
-there or not, and the connection may hang for ever. Drop it and open another.
+there or not, and the connection may hang for ever. `abandon` it and open another.
 """
 
 import asyncio
@@ -14,13 +14,10 @@ import pyarrow as pa
 
 from lakehouse.stores.fluss_connection import FlussTarget, answer, connect, settled, store_error
 from lakehouse.stores.fluss_tables import (
-    COLUMNS,
-    CURRENT,
     LOGS,
     create_tables,
     offsets,
     path_of,
-    read_current,
 )
 
 ROWS_AT_ONCE: Final = 10_000
@@ -29,14 +26,12 @@ ROWS_AT_ONCE: Final = 10_000
 PIECES_IN_FLIGHT: Final = 20
 """Pieces waiting for their acknowledgement; each takes up to 2 MiB a bucket of the client's buffer."""
 
-Row = Mapping[str, object]
-
 
 @contextmanager
 def event_loop() -> Iterator[asyncio.Runner]:
     """Give the event loop in which writers of this thread work, one after the other.
 
-    It outlives each of them: a writer that was dropped may still call back.
+    It outlives each of them: an abandoned one may still call back.
     """
     with asyncio.Runner() as runner:
         try:
@@ -57,10 +52,8 @@ class FlussWriter:
     ) -> None:
         self._runner = runner
         self._connection = connection
-        self._tables = tables
         self._target = target
         self._logs = {name: tables[name].new_append().create_writer() for name in LOGS}
-        self._current = tables[CURRENT].new_upsert().create_writer()
 
     @classmethod
     def open(cls, runner: asyncio.Runner, target: FlussTarget) -> Self:
@@ -82,38 +75,37 @@ class FlussWriter:
                 name: await answer(
                     connection.get_table(path_of(target, name)), target, f"opening the table {name}"
                 )
-                for name in COLUMNS
+                for name in LOGS
             }
             return connection, tables
 
         return cls(runner, *runner.run(opened()), target)
 
-    def write(self, rows: Mapping[str, pa.Table], current: Sequence[Row] = ()) -> None:
-        """Append rows to the logs and replace rows of `latest`; return when all are acknowledged.
+    def write(self, rows: Mapping[str, pa.Table]) -> None:
+        """Append rows to the logs; return when all are acknowledged.
 
         Args:
             rows: for each log the rows to append, with exactly its columns.
-            current: rows of `LATEST`, each in place of the one of its product.
 
         Raises:
             FlussTimeoutError: an acknowledgement did not come in time; rows may be there or not.
             FlussStoreError: refused, or a server is down; rows may be there or not.
         """
-        self._runner.run(self._write(rows, current))
+        self._runner.run(self._write(rows))
 
-    async def _write(self, rows: Mapping[str, pa.Table], current: Sequence[Row]) -> None:
+    async def _write(self, rows: Mapping[str, pa.Table]) -> None:
         pieces = [
             (name, piece)
             for name, table in rows.items()
             for piece in table.combine_chunks().to_batches(max_chunksize=ROWS_AT_ONCE)
         ]
         try:
-            waiting = [self._current.upsert(dict(row)) for row in current]
-            for start in range(0, max(len(pieces), 1), PIECES_IN_FLIGHT):
-                for name, piece in pieces[start : start + PIECES_IN_FLIGHT]:
-                    waiting.append(self._logs[name].write_arrow_batch(piece))
-                await answer(_all(waiting), self._target, "writing rows")
-                waiting = []
+            for start in range(0, len(pieces), PIECES_IN_FLIGHT):
+                handles = [
+                    self._logs[name].write_arrow_batch(piece)
+                    for name, piece in pieces[start : start + PIECES_IN_FLIGHT]
+                ]
+                await answer(_all(handles), self._target, "writing rows")
         except fluss.FlussError as error:
             raise store_error(error, self._target, "writing rows") from error
 
@@ -136,14 +128,6 @@ class FlussWriter:
             }
 
         return self._runner.run(asked())
-
-    def current(self) -> pa.Table:
-        """Return the rows of `latest`: rows of `LATEST`, in no order.
-
-        Raises:
-            FlussStoreError: Fluss did not answer.
-        """
-        return self._runner.run(read_current(self._connection, self._tables[CURRENT], self._target))
 
 
 async def _all(handles: Sequence[fluss.WriteResultHandle]) -> None:

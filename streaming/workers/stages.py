@@ -82,6 +82,7 @@ def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> S
     from lakehouse.stores.fluss_connection import target_of
     from lakehouse.stores.fluss_writer import FlussWriter, event_loop
     from streaming.engines.fluss.bridge import BridgeStage
+    from streaming.engines.fluss.current_table import CurrentTable
 
     target = target_of(settings, home)
     runner = stack.enter_context(event_loop())
@@ -89,6 +90,7 @@ def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> S
         spine,
         _archived(stack, spine, settings, home),
         lambda: FlussWriter.open(runner, target),
+        stack.enter_context(CurrentTable.kept(target)),
         compare_seconds=2 * settings.flink_checkpoint_seconds,
         grace_seconds=max(6 * settings.flink_checkpoint_seconds, 30.0),
     )

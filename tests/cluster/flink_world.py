@@ -102,15 +102,19 @@ class FlinkWorld:
             rebuild(rows.filter(pc.equal(rows["product"], product)).cast(TRADES.schema))
             for product in sorted(set(rows["product"].to_pylist()))
         ]
-        assert self.candle_rows().equals(_sorted(pa.concat_tables(made)))
+        assert self.candle_rows().equals(sorted_candles(pa.concat_tables(made)))
 
     def candle_rows(self) -> pa.Table:
         """Return `candles_1m`, ordered by product and start."""
-        return _sorted(self.paimon.scan(CANDLES_1M))
+        return sorted_candles(self.paimon.scan(CANDLES_1M))
 
     def iceberg_rows(self, name: str) -> pa.Table:
         """Return an Iceberg table as it is now, in the order of the log."""
         return in_order(self.iceberg.scan(TABLES[name]).replace_schema_metadata(None))
+
+    def streamed_trades(self) -> int:
+        """Return how many archived trades came through the log."""
+        return pc.sum(pc.greater_equal(self.iceberg.scan(TRADES)["spine_offset"], 0)).as_py() or 0
 
     def check_archive(self, name: str) -> None:
         """Compare an Iceberg table with the log, every row and column."""
@@ -143,7 +147,8 @@ def _by_id(rows: pa.Table) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["product"], row["trade_id"]): row for row in rows.to_pylist()}
 
 
-def _sorted(rows: pa.Table) -> pa.Table:
+def sorted_candles(rows: pa.Table) -> pa.Table:
+    """Return rows of `candles_1m` ordered by product and start, in one piece."""
     ordered = rows.sort_by([("product", "ascending"), ("start", "ascending")]).combine_chunks()
     return ordered.replace_schema_metadata(None).cast(
         pa.schema([f.remove_metadata() for f in CANDLES_1M.schema])

@@ -1,16 +1,17 @@
 """The bridge: every message of the log as rows in Fluss, from the archive's frontier on, holes filled."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bridge_world import (
+    FlussSide,
     Holdings,
     bridge,
     check_nothing_is_missing,
     drop,
+    fluss_side,
     own_tables,
     publish_market,
     publish_numbered,
@@ -26,7 +27,7 @@ from running_cluster import RunningCluster
 from lakehouse.home import Home
 from lakehouse.market.trade import Lateness
 from lakehouse.stores.fluss_connection import FlussTarget, FlussUnavailableError
-from lakehouse.stores.fluss_writer import FlussWriter, event_loop
+from lakehouse.stores.fluss_writer import FlussWriter
 from streaming.engines.embedded.decode import MalformedMessageError
 from streaming.engines.fluss import bridge as bridging
 from streaming.engines.fluss.bridge import BridgeStage
@@ -48,8 +49,8 @@ def spine(tmp_path: Path) -> Iterator[SqliteSpine]:
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with event_loop() as made:
+def side(target: FlussTarget) -> Iterator[FlussSide]:
+    with fluss_side(target) as made:
         yield made
 
 
@@ -69,13 +70,13 @@ def fullest(spine: SqliteSpine) -> list[Partition]:
 def test_rows_in_fluss_equal_rows_decoded_from_the_log(
     target: FlussTarget,
     spine: SqliteSpine,
-    runner: asyncio.Runner,
+    side: FlussSide,
     limit: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bridging, "MESSAGES_PER_PARTITION", limit)
     publish_market(spine, 1, 200 if limit < 100 else 5_000)
-    stage = bridge(spine, target, runner)
+    stage = bridge(spine, target, side)
     assert sum(stage.lag().values()) == sum(everything(spine).values())
     push_all(stage)
     assert set(stage.lag().values()) == {0}
@@ -88,25 +89,23 @@ def test_rows_in_fluss_equal_rows_decoded_from_the_log(
     assert set(stage.newest_us()) == set(newest["product"].to_pylist())
 
 
-def test_trades_after_the_horizon_say_so(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
-) -> None:
+def test_trades_after_the_horizon_say_so(target: FlussTarget, spine: SqliteSpine, side: FlussSide) -> None:
     lateness = [Lateness.IN_TIME, Lateness.LATE, Lateness.TOO_LATE, Lateness.IN_TIME]
     made = [trade("BTC-USD", number, 10**15, late=late) for number, late in enumerate(lateness, 1)]
     publish_in_batches(spine, made, 4)
-    assert bridge(spine, target, runner).step().too_late == 1
+    assert bridge(spine, target, side).step().too_late == 1
     found = rows_in_fluss(target, "trades").sort_by("trade_id")
     assert found["too_late"].to_pylist() == [False, False, True, False]
     assert found["late"].to_pylist() == [False, True, True, False]
 
 
 def test_a_new_bridge_begins_where_the_archive_ends(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide
 ) -> None:
     publish_numbered(spine, 0, 300)
-    push_all(bridge(spine, target, runner))
+    push_all(bridge(spine, target, side))
     frontiers = {partition: end * 2 // 3 for partition, end in everything(spine).items()}
-    stage = bridge(spine, target, runner, Holdings(frontiers, {}))
+    stage = bridge(spine, target, side, Holdings(frontiers, {}))
     assert sum(stage.lag().values()) == 300 - sum(frontiers.values())
     publish_numbered(spine, 300, 3)
     push_all(stage)
@@ -114,12 +113,12 @@ def test_a_new_bridge_begins_where_the_archive_ends(
 
 
 def test_the_log_is_freed_by_what_is_archived_and_by_nothing_else(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide
 ) -> None:
     publish_numbered(spine, 0, 300)
     full, holed = fullest(spine)
     archive = Holdings({full: 10, holed: 20}, {holed: (4, 6)})
-    stage = bridge(spine, target, runner, archive)
+    stage = bridge(spine, target, side, archive)
     push_all(stage)
     stage.close()
     assert [spine.committed(BRIDGE, partition) for partition in (full, holed)] == [10, 4]
@@ -129,12 +128,12 @@ def test_the_log_is_freed_by_what_is_archived_and_by_nothing_else(
 
 
 def test_with_the_embedded_engine_the_archive_stage_says_what_is_archived(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide
 ) -> None:
     publish_numbered(spine, 0, 30)
     archived, other = fullest(spine)
     spine.commit(ARCHIVE, {archived: 7})
-    stage = bridge(spine, target, runner)
+    stage = bridge(spine, target, side)
     push_all(stage)
     stage.close()
     assert rows_in_fluss(target, "trades").num_rows == 30 - 7
@@ -144,15 +143,15 @@ def test_with_the_embedded_engine_the_archive_stage_says_what_is_archived(
 def test_what_flink_passed_by_is_pushed_again_counted_and_then_well(
     target: FlussTarget,
     spine: SqliteSpine,
-    runner: asyncio.Runner,
+    side: FlussSide,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bridging, "MESSAGES_PER_PARTITION", 3)
     publish_numbered(spine, 0, 60)
-    push_all(bridge(spine, target, runner))
+    push_all(bridge(spine, target, side))
     partition, _ = fullest(spine)
     archive = Holdings(everything(spine), {})
-    stage = bridge(spine, target, runner, archive, grace_seconds=3.0)
+    stage = bridge(spine, target, side, archive, grace_seconds=3.0)
     stage.step()
     before, repushed = rows_in_fluss(target, "trades").num_rows, metric("repushed_messages_total")
     archive.lacking[partition] = (2, 9)
@@ -177,16 +176,16 @@ def metric(name: str, labels: dict[str, str] | None = None) -> float:
 
 
 def test_after_an_error_it_goes_on_on_a_new_connection_and_leaves_nothing_out(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide
 ) -> None:
     writers: list[FlussWriter] = []
 
     def connect() -> FlussWriter:
-        writers.append(FlussWriter.open(runner, target))
+        writers.append(FlussWriter.open(side.runner, target))
         return writers[-1]
 
     archive = Holdings({}, {})
-    stage = BridgeStage(spine, archive, connect, compare_seconds=60, grace_seconds=60)
+    stage = BridgeStage(spine, archive, connect, side.current, compare_seconds=60, grace_seconds=60)
     publish_numbered(spine, 0, 300)
     push_all(stage)
     working = writers[0].write
@@ -208,12 +207,12 @@ def test_after_an_error_it_goes_on_on_a_new_connection_and_leaves_nothing_out(
 
 
 def test_when_fluss_lost_rows_all_is_pushed_again_from_the_frontier_on(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide
 ) -> None:
     shorter = metric("shorter_logs_total", {})
     publish_numbered(spine, 0, 300)
     archive = Holdings(dict.fromkeys(fullest(spine), 5), {})
-    stage = bridge(spine, target, runner, archive)
+    stage = bridge(spine, target, side, archive)
     push_all(stage)
     drop(target)
     publish_numbered(spine, 300, 30)
@@ -223,11 +222,11 @@ def test_when_fluss_lost_rows_all_is_pushed_again_from_the_frontier_on(
 
 
 def test_a_malformed_message_is_pointed_at_and_passed_by_never(
-    target: FlussTarget, spine: SqliteSpine, runner: asyncio.Runner
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide
 ) -> None:
     publish_numbered(spine, 0, 6)
     spine.publish({Partition("quotes", 1): [b"nonsense"]})
-    stage = bridge(spine, target, runner)
+    stage = bridge(spine, target, side)
     for _ in range(2):
         with pytest.raises(MalformedMessageError, match="message 0 of quotes/1"):
             stage.step()

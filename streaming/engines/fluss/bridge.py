@@ -11,14 +11,14 @@ import pyarrow as pa
 import structlog
 
 from lakehouse.market.trade import Lateness
-from lakehouse.stores.fluss_connection import FlussStoreError, FlussTimeoutError
+from lakehouse.stores.fluss_connection import FlussStoreError, FlussTimeoutError, abandon
 from lakehouse.stores.fluss_tables import TOO_LATE
 from lakehouse.stores.fluss_writer import FlussWriter
 from streaming.engines.embedded.decode import ROWS, trade_records
 from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning
 from streaming.engines.fluss.archived import Archived
 from streaming.engines.fluss.comparison import Comparison, Missing
-from streaming.engines.fluss.current import CurrentStates
+from streaming.engines.fluss.current_table import CurrentTable
 from streaming.engines.fluss.metrics import (
     ACKNOWLEDGED,
     IN_FLIGHT,
@@ -34,7 +34,7 @@ from streaming.spine.topics import BOOK, BRIDGE, QUOTES, TRADES
 
 TOPICS: Final = (TRADES, QUOTES, BOOK)
 
-MESSAGES_PER_PARTITION: Final = 20_000
+MESSAGES_PER_PARTITION: Final = 60_000
 """Messages a step takes from each partition of a topic at most."""
 
 BYTES_PER_PARTITION: Final = 4 * 2**20
@@ -58,7 +58,7 @@ class BridgeStage:
 
     What Fluss acknowledged may still be lost with it, so it is not what the log is freed by: that is what
     the archive holds (`Archived`). A new bridge pushes from the archive's frontier on. After an error the
-    connection is dropped, and the next step makes a new one: when the logs of Fluss still hold what they
+    writer is abandoned, and the next step makes a new one: when the logs of Fluss still hold what they
     held, it goes on with what was not acknowledged, else it pushes from the frontier on, before anything
     new. What is pushed twice is dropped by key downstream.
     """
@@ -70,6 +70,7 @@ class BridgeStage:
         spine: Spine,
         archived: Archived,
         connect: Callable[[], FlussWriter],
+        current: CurrentTable,
         *,
         compare_seconds: float,
         grace_seconds: float,
@@ -80,6 +81,7 @@ class BridgeStage:
             spine: the log.
             archived: what the archive holds of it.
             connect: makes a writer.
+            current: keeps the current state of each product.
             compare_seconds: time between two comparisons of the archive with the log.
             grace_seconds: age at which a message that the archive passed by counts as missing.
         """
@@ -88,8 +90,7 @@ class BridgeStage:
         self._connect = connect
         self._writer: FlussWriter | None = None
         self._readers = {topic: TopicReader(spine, topic, {}) for topic in TOPICS}
-        self._states = CurrentStates()
-        self._newest_us: dict[str, int] = {}
+        self._current = current
         self._mark: _Mark | None = None
         self._mark_due = 0.0
         self._comparison = Comparison(archived, grace_seconds=grace_seconds)
@@ -112,8 +113,9 @@ class BridgeStage:
             result = self._push_next(writer)
             self._remember(writer)
         except FlussStoreError as error:
-            # Never closed: closing waits for acknowledgements that may not come.
-            self._writer = None
+            if self._writer is not None:
+                abandon(self._writer)
+                self._writer = None
             IN_FLIGHT.set(0)
             if isinstance(error, FlussTimeoutError):
                 TIMEOUTS.inc()
@@ -123,11 +125,9 @@ class BridgeStage:
 
     def _reconnect(self) -> FlussWriter:
         writer = self._connect()
-        self._states.learn(writer.current())
         if self._mark is not None:
             RECONNECTS.inc()
             self._go_back(writer.ends(), self._mark)
-        writer.write({}, self._states.all())
         self._writer = writer
         return writer
 
@@ -159,7 +159,6 @@ class BridgeStage:
         for partition, batch in batches:
             self._readers[partition.topic].skip_to(partition, batch.next_offset)
             messages[partition.topic] += len(batch.payloads)
-        self._newest_us = self._states.newest_us()
         return StepResult(messages, behind or bool(self._again), too_late=too_late)
 
     def _read(self) -> tuple[list[tuple[Partition, Batch]], bool]:
@@ -180,10 +179,10 @@ class BridgeStage:
         for partition, batch in batches:
             parts.setdefault(partition.topic, []).append(rows_of(batch, partition))
         rows = {topic: pa.concat_tables(tables) for topic, tables in parts.items()}
-        changed = self._states.take(rows.get(TRADES), rows.get(QUOTES))
         IN_FLIGHT.set(sum(table.num_rows for table in rows.values()))
-        writer.write(rows, changed)
+        writer.write(rows)
         IN_FLIGHT.set(0)
+        self._current.take(rows.get(TRADES), rows.get(QUOTES))
         for topic, table in rows.items():
             ACKNOWLEDGED.labels(topic).inc(table.num_rows)
         COMMIT_SECONDS.labels(BRIDGE, "fluss").observe(time.perf_counter() - started)
@@ -251,7 +250,7 @@ class BridgeStage:
 
     def newest_us(self) -> Mapping[str, int]:
         """See `Stage.newest_us`."""
-        return self._newest_us
+        return self._current.newest_us()
 
     def close(self) -> None:
         """See `Stage.close`."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from streaming.feed.metrics import PUBLISH_SECONDS
-from streaming.spine.contract import Partition, Spine, SpineUnavailableError
+from streaming.spine.contract import OffsetAheadError, Partition, Spine, SpineError, SpineUnavailableError
 from streaming.spine.topics import SESSIONS, TOPICS
 
 LONGEST_WAIT = 10.0
@@ -20,11 +20,11 @@ class Publisher:
 
     def __init__(self, spine: Spine) -> None:
         self._spine = spine
-        self._ends = {
-            Partition(topic, number): spine.end(Partition(topic, number))
+        self._ends = spine.settled_ends(
+            Partition(topic, number)
             for topic in TOPICS
             for number in range(1 if topic == SESSIONS else spine.partitions)
-        }
+        )
 
     def ends(self, *, after: Mapping[Partition, Sequence[bytes]]) -> dict[Partition, int]:
         """Return where each partition will end once `after` is published."""
@@ -35,6 +35,10 @@ class Publisher:
 
         After a failure nothing is handed to the log again before it has said what it took: a message whose
         acknowledgement didn't come may be in it, or on its way.
+
+        Raises:
+            OffsetAheadError: the log lost messages.
+            SpineError: the log is damaged, or there is another publisher.
         """
         left = dict(batch)
         unknown = False
@@ -46,7 +50,7 @@ class Publisher:
                     unknown = False
                     continue
                 with PUBLISH_SECONDS.time():
-                    self._spine.publish(left)
+                    first_offsets = self._spine.publish(left)
             except SpineUnavailableError as error:
                 unknown = True
                 attempt += 1
@@ -54,16 +58,36 @@ class Publisher:
                 log.warning("the log took no messages", error=str(error), seconds=round(wait, 1))
                 time.sleep(wait)
             else:
+                self._check(first_offsets)
                 for partition, messages in left.items():
                     self._ends[partition] += len(messages)
                 return
 
+    def _check(self, offsets: Mapping[Partition, int]) -> None:
+        """Compare where messages were appended with where they should have been."""
+        for partition, offset in offsets.items():
+            if offset < self._ends[partition]:
+                raise OffsetAheadError(partition, self._ends[partition], offset)
+            if offset > self._ends[partition]:
+                raise self._not_alone(partition)
+
     def _not_taken(self, batch: Mapping[Partition, Sequence[bytes]]) -> dict[Partition, Sequence[bytes]]:
         """Return the part of a failed batch that the log doesn't hold."""
-        ends = {partition: self._spine.end(partition) for partition in batch}
+        ends = self._spine.settled_ends(batch)
+        for partition, end in ends.items():
+            if end < self._ends[partition]:
+                raise OffsetAheadError(partition, self._ends[partition], end)
+            if end > self._ends[partition] + len(batch[partition]):
+                raise self._not_alone(partition)
         left = {
             partition: messages[ends[partition] - self._ends[partition] :]
             for partition, messages in batch.items()
         }
         self._ends |= ends
         return {partition: messages for partition, messages in left.items() if messages}
+
+    def _not_alone(self, partition: Partition) -> SpineError:
+        return SpineError(
+            f"somebody else published to {partition.topic}/{partition.number} after offset "
+            f"{self._ends[partition]}: run one feed on a log; started again, this one takes in what it holds"
+        )

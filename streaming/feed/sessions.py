@@ -76,6 +76,11 @@ def commit(spine: Spine, ends: Mapping[Partition, int]) -> None:
 
 def recover(spine: Spine) -> Recovered:
     """Return what earlier runs on this log left; of a new log, nothing."""
+    read_again = (
+        Partition(topic, n) for topic in (TRADES, QUARANTINE, INTAKE) for n in range(spine.partitions)
+    )
+    # Read before that, what a killed run had on its way would be in the log and nowhere counted.
+    spine.settled_ends((SESSION, *read_again))
     last = Checkpoint()
     if (end := spine.end(SESSION)) > spine.start(SESSION):
         last = msgspec.msgpack.decode(spine.read(SESSION, end - 1, 1).payloads[0], type=Checkpoint)

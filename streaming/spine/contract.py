@@ -7,7 +7,7 @@ All calls block and may be made from any thread; an implementation over an async
 own event loop. Errors are `SpineError`s, and after one the caller may simply call again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 from zlib import crc32
@@ -78,11 +78,11 @@ class Spine(Protocol):
 
         On return they are durable: neither kill -9 nor a power cut takes them back. When the call
         raises or the process dies, a prefix of each partition's messages may have been appended, taken
-        in the order of `batch`: a publisher that must not repeat itself compares `end` before and after.
+        in the order of `batch`: a publisher that must not repeat itself looks at `settled_ends`.
         (The SQLite spine appends all or none.)
 
         Raises:
-            SpineUnavailableError: not appended as a whole; publish again after looking at `end`.
+            SpineUnavailableError: not appended as a whole; publish again what `settled_ends` lacks.
         """
         ...
 
@@ -103,6 +103,13 @@ class Spine(Protocol):
 
     def end(self, partition: Partition) -> int:
         """Return the offset that the next message will have."""
+        ...
+
+    def settled_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return where partitions end, for who is going to publish to them.
+
+        What a publisher before, or an own call that failed, may still have on its way is waited for.
+        """
         ...
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:

@@ -9,7 +9,7 @@ Retention drops whole segments. The server deletes none that ends behind the off
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,6 +25,7 @@ from streaming.spine.contract import (
     OffsetExpiredError,
     Partition,
     SpineError,
+    SpineUnavailableError,
 )
 from streaming.spine.iggy_connection import IggyConnection, IggyRefusedError
 from streaming.spine.iggy_topics import prepare
@@ -52,6 +53,7 @@ _READER: Final = Consumer.Single("lakehouse")
 """Who polls; its offset is never stored."""
 
 _DELETED_WITHIN_SECONDS: Final = 0.5
+_SETTLED_SECONDS: Final = 1.0
 
 
 class IggySpine:
@@ -128,14 +130,8 @@ class IggySpine:
         size = 0
         count = min(limit, _FIRST_POLL)
         while count > 0:
-            messages = self._poll(partition, PollingStrategy.Offset(offset + len(payloads)), count)
-            if not messages or messages[0].offset() != offset + len(payloads):
-                break
-            if messages[-1].offset() - messages[0].offset() != len(messages) - 1:
-                raise SpineError(
-                    f"Iggy's {self._stream}/{partition.topic}/{partition.number} has a hole after offset "
-                    f"{messages[0].offset()}: restore it, or start with an empty LAKEHOUSE_HOME"
-                )
+            found = self._poll(partition, PollingStrategy.Offset(offset + len(payloads)), count)
+            messages = _consecutive(found, offset + len(payloads))
             taken = [message.payload() for message in messages]
             times += [message.timestamp() for message in messages]
             payloads += taken
@@ -152,11 +148,31 @@ class IggySpine:
         """Return the first offset still there."""
         self._check(partition)
         first = self._poll(partition, PollingStrategy.First(), 1)
-        return first[0].offset() if first else self.end(partition)
+        if not first:
+            end = self.end(partition)
+            first = self._poll(partition, PollingStrategy.First(), 1)
+        start = first[0].offset() if first else end
+        if start > (self.committed(RETENTION, partition) or 0):
+            raise self._not_whole(partition, "its beginning")
+        return start
 
     def end(self, partition: Partition) -> int:
         """Return the offset of the next message."""
         return _end(self._state(partition))
+
+    def settled_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return where partitions end once that hasn't changed for a while; see `Spine.settled_ends`.
+
+        What was asked on a connection that broke may be carried out after what is asked on the next one.
+        Iggy has no way to fence it off, but it takes long only while the server hangs.
+        """
+        wanted = list(partitions)
+        ends = {partition: self.end(partition) for partition in wanted}
+        while True:
+            time.sleep(_SETTLED_SECONDS)
+            before, ends = ends, {partition: self.end(partition) for partition in wanted}
+            if before == ends:
+                return ends
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
         """Store a group's offsets on the server; see `Spine.commit`."""
@@ -240,11 +256,25 @@ class IggySpine:
         )
 
     def _check_within(self, partition: Partition, offset: int) -> None:
+        """Raise what keeps a message from being read, where it isn't that there is none yet."""
         end = self.end(partition)
         if offset > end:
             raise OffsetAheadError(partition, offset, end)
-        if offset < end and offset < (start := self.start(partition)):
+        if offset == end:
+            return
+        again = self._poll(partition, PollingStrategy.Offset(offset), 1)
+        if again and again[0].offset() == offset:
+            return  # it was published in between
+        if offset < (start := self.start(partition)):
             raise OffsetExpiredError(partition, offset, start)
+        raise self._not_whole(partition, f"offset {offset}")
+
+    def _not_whole(self, partition: Partition, missing: str) -> SpineUnavailableError:
+        """Iggy may show too little for a moment after it was started; it must not pass for retention."""
+        return SpineUnavailableError(
+            f"Iggy doesn't show {missing} of {self._stream}/{partition.topic}/{partition.number}, which "
+            "nobody dropped: wait while it starts, and if that doesn't help, restore its files"
+        )
 
     def _store(self, consumer: str, partition: Partition, offset: int) -> None:
         self._check(partition)
@@ -302,6 +332,13 @@ class IggySpine:
 def _end(state: apache_iggy.Partition) -> int:
     """Return the next offset: Iggy says 0 of an empty partition and of one with a single message."""
     return state.current_offset + 1 if state.current_offset or state.messages_count else 0
+
+
+def _consecutive(messages: list[ReceiveMessage], offset: int) -> list[ReceiveMessage]:
+    """Return the messages from `offset` on, up to the first one missing."""
+    if messages and messages[-1].offset() == offset + len(messages) - 1:
+        return messages
+    return [message for i, message in enumerate(messages) if message.offset() == offset + i]
 
 
 def _parts(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -7,7 +7,7 @@ each partition's bounds, so that an emptied one still knows its end. One transac
 
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -181,6 +181,10 @@ class SqliteSpine:
     def end(self, partition: Partition) -> int:
         """Return the offset of the next message."""
         return self._bounds(partition)[1]
+
+    def settled_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return where partitions end: a transaction is in the file or will never be."""
+        return {partition: self.end(partition) for partition in partitions}
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
         """Record a group's offsets; see `Spine.commit`."""

@@ -44,40 +44,32 @@ def make_topic(connection: IggyConnection, stream: str, topic: str, partitions: 
     connection.ask(lambda client: client.send_binary_request(CREATE_TOPIC, request))
 
 
-def knows_durability(connection: IggyConnection) -> bool:
-    return any(
-        option.key == "durability"
-        for option in connection.ask(lambda client: client.describe_options("topic"))
-    )
-
-
 def test_topics_are_made_as_durable_as_the_server_can(connection: IggyConnection, stream: str) -> None:
-    persisted = knows_durability(connection)
+    strict = iggy_settings(connection.address, iggy_allow_weak_topics=False)
     IggySpine.open(iggy_settings(connection.address), stream).close()
+    kinds = set()
     for name in TOPICS:
         topic = connection.ask(lambda client, name=name: client.get_topic(stream, name))
         assert topic is not None
         options = topic.options.to_scalar_dict()
-        if persisted:
+        kinds.add("durability" in options)
+        if "durability" in options:
             assert options["durability"] == options["consumer_offset_durability"] == "persisted"
-        else:
+        else:  # a server from before 0.9
             assert options["enforce_fsync"] is True
             assert options["messages_required_to_save"] == 1
-    if persisted:
-        IggySpine.open(iggy_settings(connection.address, iggy_allow_weak_topics=False), stream).close()
-    else:
-        with pytest.raises(SpineError, match=r"may lose acknowledged messages.*ALLOW_WEAK_TOPICS=true"):
-            IggySpine.open(iggy_settings(connection.address, iggy_allow_weak_topics=False), stream)
-
-
-def test_a_new_log_is_durable_or_refused(connection: IggyConnection, stream: str) -> None:
-    settings = iggy_settings(connection.address, iggy_allow_weak_topics=False)
-    if knows_durability(connection):
-        with IggySpine.open(settings, stream) as spine:
+    if kinds == {True}:
+        IggySpine.open(strict, stream).close()
+        with IggySpine.open(strict, f"{stream}-new") as spine:
             assert spine.publish({TRADES_0: [b"m"]}) == {TRADES_0: 0}
+        connection.ask(lambda client: client.delete_stream(f"{stream}-new"))
     else:
+        assert kinds == {False}
+        with pytest.raises(SpineError, match=r"may lose acknowledged messages.*ALLOW_WEAK_TOPICS=true"):
+            IggySpine.open(strict, stream)
         with pytest.raises(SpineError, match=r"outlast a crash: use version 0\.9, or accept that with"):
-            IggySpine.open(settings, stream)
+            IggySpine.open(strict, f"{stream}-new")
+        connection.ask(lambda client: client.delete_stream(f"{stream}-new"))
 
 
 def test_a_topic_that_somebody_made_weak_is_refused(connection: IggyConnection, stream: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streaming.feed import publisher
 from streaming.feed.publisher import Publisher
-from streaming.spine.contract import Partition, SpineUnavailableError
+from streaming.spine.contract import OffsetAheadError, Partition, SpineError, SpineUnavailableError
 from streaming.spine.sqlite import SqliteSpine
 
 A, B = Partition("trades", 0), Partition("quotes", 1)
@@ -77,3 +77,32 @@ def test_each_message_is_in_the_log_once(
                 assert ends[partition] == len(wanted[partition])
         for partition, messages in wanted.items():
             assert list(spine.read(partition, 0, 1000).payloads) == messages
+
+
+def test_another_publisher_is_noticed(tmp_path: Path) -> None:
+    with SqliteSpine.open(tmp_path / "spine.db") as spine:
+        made = Publisher(spine)
+        made.publish({A: [b"0"]})
+        spine.publish({A: [b"not ours"]})
+        with pytest.raises(
+            SpineError, match="somebody else published to trades/0 after offset 1: run one feed"
+        ):
+            made.publish({A: [b"1"], B: [b"0"]})
+    with FailingSpine.open(tmp_path / "failing.db") as spine:
+        made = Publisher(spine)
+        SqliteSpine.publish(spine, {A: [b"not ours", b"nor this"]})
+        spine.failures = iter([(0, 0, 0)])
+        with pytest.raises(SpineError, match="somebody else published to trades/0 after offset 0"):
+            made.publish({A: [b"0"]})
+
+
+def test_a_log_that_lost_messages_is_noticed(tmp_path: Path) -> None:
+    with FailingSpine.open(tmp_path / "spine.db") as spine:
+        made = Publisher(spine)
+        made.publish({A: [b"0", b"1"]})
+        made._spine = FailingSpine.open(tmp_path / "another.db")
+        with pytest.raises(OffsetAheadError, match="ends at offset 0, but 2 was reached before"):
+            made.publish({A: [b"2"]})
+        made._spine.failures = iter([(0, 0, 0)])
+        with pytest.raises(OffsetAheadError, match="ends at offset 1, but 2 was reached before"):
+            made.publish({A: [b"2"]})

@@ -94,6 +94,14 @@ def test_offsets_are_consecutive_from_zero_and_survive_reopening(open_spine: Ope
     assert spine.end(Partition(TRADES, 2)) == 0
 
 
+def test_settled_ends_are_where_a_publisher_goes_on(open_spine: OpenSpine) -> None:
+    spine = open_spine()
+    spine.publish({TRADES_0: [b"a", b"b"], TRADES_1: [b"x"]})
+    ends = spine.settled_ends([TRADES_0, TRADES_1, Partition(TRADES, 2)])
+    assert ends == {TRADES_0: 2, TRADES_1: 1, Partition(TRADES, 2): 0}
+    assert spine.publish({TRADES_1: [b"y"]}) == {TRADES_1: 1}
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(st.lists(st.binary(min_size=1, max_size=40), max_size=30), max_size=12),

@@ -1,8 +1,10 @@
 """The keeper of the streaming job: has exactly one run, and says how it is.
 
 The job runs in Flink and goes on without the keeper. What the keeper does when it is started again is look.
+With `--once` it only has the job run, and ends: what containers start before everything that follows the job.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Iterator
@@ -147,14 +149,33 @@ def keep(settings: Settings, home: Home, stop: StopSignal) -> None:
             stop.wait(LOOK_EVERY_SECONDS)
 
 
+def submit(settings: Settings, home: Home) -> None:
+    """Have the job run, once: one that runs already is left alone.
+
+    Raises:
+        FlinkError: Flink doesn't answer or refuses the job.
+        FlussStoreError: Fluss doesn't answer, or a table in it has another shape.
+        HomeError, AlreadyRunningError, IcebergStoreError, PaimonStoreError: as in `keep`.
+    """
+    with opened(settings, home) as keeper:
+        prepare(settings, home)
+        keeper.step()
+
+
 def main() -> int:
     """Run the worker; the exit code is 0 unless it could not go on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="have the job run, and end")
+    once = parser.parse_args().once
     stop = StopSignal()
     stop.listen()
     logs.configure(WORKER)
     try:
         settings = load_settings()
         home = home_of(settings).create()
+        if once:
+            submit(settings, home)
+            return 0
         serve(WORKER, settings, home)
         keep(settings, home, stop)
     except (

@@ -198,7 +198,7 @@ class JobManager:
     def configuration(self) -> dict[str, str]:
         """Return the JobManager's configuration."""
         answer = self._rest.ask("GET", "/jobmanager/config")
-        return {entry["key"]: entry["value"] for entry in answer["entries"]}
+        return {entry["key"]: entry["value"] for entry in answer}
 
     def cancel(self, job_id: str, *, timeout_seconds: float) -> None:
         """Cancel a job and wait until it has ended; one that has ended already stays as it is.

@@ -23,6 +23,7 @@ from streaming.engines.flink.errors import (
     FlinkTimeoutError,
     FlinkUnavailableError,
     JobFailedError,
+    StatementError,
 )
 from streaming.engines.flink.job_manager import ENDED, Job, JobManager
 from streaming.engines.flink.saved_state import (
@@ -43,6 +44,7 @@ SAVEPOINT_SECONDS: Final = 180.0
 _APPEARS_SECONDS: Final = 20.0
 """How long a job may take to be listed after its submission was not answered."""
 
+_DOES_NOT_FIT: Final = "Failed to rollback to checkpoint/savepoint"
 _LOOK_EVERY_SECONDS: Final = 0.5
 _KNOWN_HOURS: Final = 3
 """How long a row is known at least: a repeated one comes minutes after the first."""
@@ -128,10 +130,7 @@ class StreamingJob:
         while (now := manager.state(job.id)) != "RUNNING":
             if now is None or now in ENDED:
                 cause = manager.failure(job.id) or "it was stopped"
-                raise JobFailedError(
-                    f"the streaming job ended as it started: {cause}. Where it can't take over the state of "
-                    "the version before, run that version, or use an empty LAKEHOUSE_HOME"
-                )
+                raise JobFailedError(f"the streaming job ended as it started: {cause}")
             if time.monotonic() > deadline:
                 raise FlinkTimeoutError(
                     f"the streaming job is {now.lower()} for {SUBMIT_SECONDS:g} s: has Flink free slots?"
@@ -152,6 +151,13 @@ class StreamingJob:
                 session.run_all(made, timeout_seconds=SUBMIT_SECONDS)
         except FlinkUnavailableError as error:
             lost = error
+        except StatementError as error:
+            if state is None or _DOES_NOT_FIT not in str(error):
+                raise
+            raise JobFailedError(
+                f"the SQL of this version can't take over the state of the one before ({error}): run the "
+                "version before, which goes on where it stopped, or use an empty LAKEHOUSE_HOME"
+            ) from None
         deadline = time.monotonic() + _APPEARS_SECONDS
         while True:
             for job in manager.jobs(lambda name: name == self.name):

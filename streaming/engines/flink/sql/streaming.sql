@@ -12,8 +12,10 @@ SET 'pipeline.max-parallelism' = '128';
 -- Days and minutes are UTC's, whatever the machine says.
 SET 'table.local-time-zone' = 'UTC';
 
--- Parts of the job are known by their place in the plan, not by how they are run: parallelism may change.
-SET 'table.exec.uid.generation' = 'ALWAYS';
+-- Flink knows the parts of a job again by their places in it, and by which run in one thread with others. With
+-- this the latter stays when the parallelism changes, as on the way from one writer to the one that commits.
+-- (Ids made by the planner would not do: it counts on from whatever the gateway has planned before.)
+SET 'pipeline.operator-chaining.chain-operators-with-different-max-parallelism' = 'false';
 
 -- A checkpoint is a commit to the tables. What a job was cancelled with can be taken up again.
 SET 'execution.checkpointing.interval' = ${checkpoint_interval};

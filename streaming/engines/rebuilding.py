@@ -1,13 +1,14 @@
 """Rebuilding a product's day of candles from its archived trades, by the engine that writes the candles."""
 
 from datetime import date
+from functools import partial
 from typing import Protocol
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
-from streaming.engines.embedded.rebuild import rebuild_day
+from streaming.engines.embedded import rebuild as embedded
 
 
 class RebuildDay(Protocol):
@@ -16,12 +17,14 @@ class RebuildDay(Protocol):
     def __call__(self, product: str, day: date, snapshot_id: int | None) -> bool:
         """Make a product's day of candles those of its trades, and tell whether that changed any.
 
-        Candles that are right already are not written again.
-
         Args:
             product: whose candles.
             day: UTC day.
             snapshot_id: the snapshot of `trades` to take them from, the current one where None.
+
+        Raises:
+            FlinkUnavailableError: Flink doesn't answer; try again.
+            FlinkError: Flink failed; the candles are as before.
         """
         ...
 
@@ -33,4 +36,8 @@ def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: Pa
         HomeError: another engine writes its tables.
     """
     home.claim(settings.engine_kind)
-    return lambda product, day, snapshot_id: rebuild_day(archive, candles, product, day, snapshot_id)
+    if settings.engine_kind == "embedded":
+        return partial(embedded.rebuild_day, archive, candles)
+    from streaming.engines.flink import rebuild as flink  # needs libraries that the embedded engine doesn't
+
+    return partial(flink.rebuild_day, settings, home, archive, candles)

@@ -60,8 +60,8 @@ GROUP BY minute_number;
 -- A candle is complete when one run holds all ids from right before its first to right after its last; ids begin
 -- at 1. No rows empty the partition.
 INSERT OVERWRITE paimon.${namespace}.candles_1m
-  PARTITION (`day` = ${day}, product = ${product})
   /*+ OPTIONS('dynamic-partition-overwrite' = 'false', 'sink.parallelism' = '1', 'write-buffer-size' = '16 mb') */
+  PARTITION (`day` = ${day}, product = ${product})
 SELECT
   CAST(TIMESTAMPADD(MINUTE, candle.minute_number, TIMESTAMP '1970-01-01 00:00:00') AS TIMESTAMP_LTZ(6)),
   CAST(SUBSTRING(opening FROM 21) AS DECIMAL(18, 8)),

@@ -1,0 +1,73 @@
+"""Rebuilding a product's day of candles where Flink writes them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import structlog
+
+from lakehouse.home import Home
+from lakehouse.settings import Settings
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.stores.seals import known_edges
+from streaming.engines.flink import batch
+from streaming.engines.flink.job_manager import JobProgress
+from streaming.engines.flink.target import flink_target
+
+_log = structlog.get_logger()
+
+
+def rebuild_day(
+    settings: Settings,
+    home: Home,
+    archive: IcebergStore,
+    candles: PaimonStore,
+    product: str,
+    day: date,
+    snapshot_id: int | None,
+) -> bool:
+    """Make a day's candles those of its archived trades; see `streaming.engines.rebuilding.RebuildDay`.
+
+    Raises:
+        FlinkError: see `batch.rebuild_day`.
+    """
+    snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
+    if snapshot_id is None:
+        return False
+    before = candles.scan(CANDLES_1M, product=product, day=day).sort_by("start")
+
+    def tell(progress: JobProgress) -> None:
+        _log.info(
+            "candles are being rebuilt by Flink",
+            product=product,
+            day=day.isoformat(),
+            state=progress.state,
+            tasks=f"{progress.ended_tasks} of {progress.tasks}",
+            trades=progress.rows_read,
+        )
+
+    with _kept(archive, snapshot_id, f"candles.{product}.{day.isoformat()}"):
+        batch.rebuild_day(
+            flink_target(settings, home),
+            product,
+            day,
+            snapshot_id=snapshot_id,
+            edges=known_edges(archive, product, day),
+            on_progress=tell,
+        )
+    return not candles.scan(CANDLES_1M, product=product, day=day).sort_by("start").equals(before)
+
+
+@contextmanager
+def _kept(archive: IcebergStore, snapshot_id: int, tag: str) -> Iterator[None]:
+    """Keep a snapshot for the block: Flink's commits push it out of those that stay within minutes.
+
+    The tag of a process that was killed is taken over by the next rebuild of the same day.
+    """
+    archive.tag(TRADES, tag, snapshot_id)
+    try:
+        yield
+    finally:
+        archive.untag(TRADES, tag)

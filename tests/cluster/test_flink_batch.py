@@ -1,0 +1,142 @@
+"""Flink's batch jobs: a day rebuilt as Python rebuilds it, a table compacted beside the streaming job."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pytest
+from flink_world import FlinkWorld, flink_world, sorted_candles
+from log_messages import market
+from running_cluster import RunningCluster
+from table_rows import make_trades
+
+from lakehouse.candles.rebuild import rebuild
+from lakehouse.market.product import InvalidProductError
+from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.stores.seals import known_edges
+from streaming.engines.flink.batch import EdgesError, compact, rebuild_day
+from streaming.engines.flink.errors import StatementError
+from streaming.engines.flink.job_manager import JobProgress
+
+pytestmark = pytest.mark.timeout(900)
+
+DAY = date(2026, 1, 2)
+EVE = DAY - timedelta(days=1)
+MORROW = DAY + timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def world(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkWorld]:
+    with flink_world(cluster, tmp_path_factory.mktemp("batch")) as made:
+        yield made
+
+
+def spread(ids: list[int], product: str, day: date, apart_us: int) -> pa.Table:
+    """Trades of a day, each `apart_us` after the one with the id before it."""
+    rows = make_trades(ids, product, day)
+    at = rows.schema.get_field_index("event_time")
+    midnight = (day - date(1970, 1, 1)).days * 86_400_000_000
+    times = pa.array([midnight + (number - ids[0]) * apart_us for number in ids], pa.int64())
+    return rows.set_column(at, rows.schema.field(at), times.cast(rows.schema.field(at).type))
+
+
+def rebuilt(world: FlinkWorld, product: str, day: date, edges: list[int]) -> tuple[pa.Table, pa.Table]:
+    """Rebuild a day in Flink; return what is in the table then, and what Python makes of the same rows."""
+    snapshot_id = world.iceberg.snapshot_id(TRADES)
+    assert snapshot_id is not None
+    rebuild_day(world.flink, product, day, snapshot_id=snapshot_id, edges=edges)
+    found = world.paimon.scan(CANDLES_1M, product=product, day=day)
+    rows = world.iceberg.scan(TRADES, product=product, day=day)
+    return sorted_candles(found), sorted_candles(rebuild(rows, edges))
+
+
+def test_a_day_is_rebuilt_as_python_rebuilds_it_with_its_edges(world: FlinkWorld) -> None:
+    product = "BTC-USD"
+    ids = [number for number in range(1_000, 1_400) if number not in (1_050, 1_233)]
+    world.iceberg.append(TRADES, spread([*range(900, 1_000)], product, EVE, 700_000_000))
+    world.iceberg.append(TRADES, spread(ids, product, DAY, 7_000_000))
+    assert known_edges(world.iceberg, product, DAY) == [999]
+    found, wanted = rebuilt(world, product, DAY, [999])
+    assert found.equals(wanted)
+    complete = found["is_complete"].to_pylist()
+    assert (complete[0], complete[-1]) == (True, False)
+    assert complete.count(False) >= 3
+
+    world.iceberg.append(TRADES, spread([*range(1_400, 1_450)], product, MORROW, 700_000_000))
+    edges = known_edges(world.iceberg, product, DAY)
+    assert edges == [999, 1_400]
+    found, wanted = rebuilt(world, product, DAY, edges)
+    assert found.equals(wanted)
+    assert found["is_complete"].to_pylist()[-1]
+    found, wanted = rebuilt(world, product, DAY, [])
+    assert found.equals(wanted)
+    assert not found["is_complete"].to_pylist()[0]
+
+
+def test_ids_that_cross_a_minute_are_known_all_the_same(world: FlinkWorld) -> None:
+    product = "ETH-USD"
+    world.iceberg.append(TRADES, spread([1, 2, 3, 4, 5, 6], product, DAY, 20_000_000))
+    out_of_step = spread([7, 9, 11], product, DAY, 20_000_000)
+    world.iceberg.append(TRADES, out_of_step)
+    world.iceberg.append(TRADES, spread([8, 10, 12], product, DAY, 100_000_000))
+    found, wanted = rebuilt(world, product, DAY, [])
+    assert found.equals(wanted)
+    assert True in found["is_complete"].to_pylist()
+
+
+def test_a_day_without_trades_becomes_empty_and_other_days_stay(world: FlinkWorld) -> None:
+    product = "SOL-USD"
+    world.iceberg.append(TRADES, spread([5, 6, 7], product, DAY, 20_000_000))
+    world.iceberg.append(TRADES, spread([8, 9], product, MORROW, 20_000_000))
+    for day in (DAY, MORROW):
+        found, wanted = rebuilt(world, product, day, [])
+        assert found.equals(wanted)
+        assert found.num_rows > 0
+    world.iceberg.replace(TRADES, product, DAY, TRADES.schema.empty_table())
+    found, _ = rebuilt(world, product, DAY, [])
+    assert found.num_rows == 0
+    assert world.paimon.scan(CANDLES_1M, product=product, day=MORROW).num_rows > 0
+
+
+def test_progress_is_told_and_wrong_arguments_are_one_sentence(world: FlinkWorld) -> None:
+    world.iceberg.append(TRADES, spread([1, 2], "LINK-USD", DAY, 20_000_000))
+    snapshot_id = world.iceberg.snapshot_id(TRADES)
+    assert snapshot_id is not None
+    told: list[JobProgress] = []
+    rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=snapshot_id, on_progress=told.append)
+    assert told[-1].state == "FINISHED"
+    assert told[-1].ended_tasks == told[-1].tasks > 0
+    with pytest.raises(InvalidProductError):
+        rebuild_day(world.flink, "x' OR 1=1", DAY, snapshot_id=snapshot_id)
+    with pytest.raises(EdgesError, match="3 ids"):
+        rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=snapshot_id, edges=[1, 2, 3])
+    with pytest.raises(StatementError, match="snapshot") as gone:
+        rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=12345)
+    assert "\n" not in str(gone.value)
+
+
+def test_compaction_beside_the_streaming_job_changes_no_row(world: FlinkWorld) -> None:
+    world.job().ensure()
+    trades = market(11, 1_200)
+    for start in range(0, len(trades), 150):
+        world.push(trades[start : start + 150])
+        count = len(world.seen)
+        world.wait(lambda count=count: world.streamed_trades() >= count, "trades are missing")
+    with world.flink.job_manager() as manager:
+        for job in world.live():
+            manager.cancel(job.id, timeout_seconds=60)
+    before = world.candle_rows()
+    files = sum(stats.files for stats in world.paimon.partitions(CANDLES_1M))
+    result = compact(
+        world.flink, CANDLES_1M, idle=timedelta(seconds=1), keep_snapshots=2, older_than=timedelta(0)
+    )
+    assert result.job_id is not None
+    partitions = world.paimon.partitions(CANDLES_1M)
+    assert {stats.files for stats in partitions} == {1}
+    assert sum(stats.files for stats in partitions) < files
+    assert world.candle_rows().equals(before)
+    assert result.snapshots > 0
+    world.job().ensure()
+    world.push(trades[-50:])
+    compact(world.flink, CANDLES_1M, idle=timedelta(hours=1))
+    assert world.candle_rows().equals(before)

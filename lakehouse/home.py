@@ -129,19 +129,31 @@ class Home:
         Raises:
             HomeError: another engine has written them; or the record can't be read or written.
         """
-        record = self.folder / "engine"
-        try:
-            _write_once(record, engine)
-            first = record.read_text()
-        except OSError as error:
-            raise HomeError(
-                f"{record} can't be used ({error.strerror}): make it readable and writable"
-            ) from None
+        first = self.settled("engine", engine)
         if first != engine:
             raise HomeError(
                 f"the tables in {self.folder} are written by the {first} engine: set "
                 f"LAKEHOUSE_ENGINE={first}, or use an empty LAKEHOUSE_HOME for {engine}"
             )
+
+    def settled(self, what: str, text: str) -> str:
+        """Record something of this home once and for all, and return what the first to come recorded.
+
+        Args:
+            what: name of the record, a file in the home.
+            text: what to record where there is nothing yet.
+
+        Raises:
+            HomeError: the record can't be read or written.
+        """
+        record = self.folder / what
+        try:
+            _write_once(record, text)
+            return record.read_text()
+        except OSError as error:
+            raise HomeError(
+                f"{record} can't be used ({error.strerror}): make it readable and writable"
+            ) from None
 
     def remember(self, run: LastRun) -> None:
         """Record what is being started."""

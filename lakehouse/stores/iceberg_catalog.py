@@ -95,6 +95,7 @@ def open_catalog(home: Home) -> SqlCatalog:
         )
         try:
             _check_owner(catalog, home)
+            _check_choice(home)
         except BaseException:
             catalog.close()
             raise
@@ -218,3 +219,14 @@ def _check_owner(catalog: SqlCatalog, home: Home) -> None:
                 f"{place} holds the tables of another home, with files such as {path}, not in {folder}: give "
                 "each home a database of its own"
             )
+
+
+def _check_choice(home: Home) -> None:
+    """Refuse a second catalog for the same files: each would take the other's for left over."""
+    chosen = "sqlite" if home.catalog is None else f"postgresql {_url(home).database}"
+    first = home.settled("iceberg.catalog", chosen)
+    if first != chosen:
+        raise CatalogError(
+            f"the tables in {home.iceberg} are in the catalog {first!r}, not in {chosen!r}: choose that "
+            "again (LAKEHOUSE_ICEBERG_CATALOG, LAKEHOUSE_PROFILE), or use an empty LAKEHOUSE_HOME"
+        )

@@ -10,6 +10,10 @@ from lakehouse_assets.market.checks import CANDLE_CHECKS, Scope, check_specs, ev
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from streaming.engines.flink.errors import FlinkUnavailableError
+
+FLINK_RETRIES = 5
+FIRST_WAIT_SECONDS = 15
 
 
 def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -21,8 +25,8 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
         partitions_def=partitions,
         description=(
             f"{CANDLES_1M.description} The stream keeps the day that goes on. Materializing a sealed day "
-            "rebuilds its candles from one snapshot of `trades` and replaces them; where they are equal "
-            "already nothing is written. Candles of a day that isn't sealed are left to the stream."
+            "rebuilds its candles from one snapshot of `trades` by the engine that writes them, and replaces "
+            "those that are there. Candles of a day that isn't sealed are left to the stream."
         ),
         group_name=GROUP,
         owners=OWNERS,
@@ -45,7 +49,12 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
             sealed = (product, day) in seals(store)
             changed = False
             if sealed:
-                changed = lakehouse.rebuilder(store, candles)(product, day, snapshot_id)
+                try:
+                    changed = lakehouse.rebuilder(store, candles)(product, day, snapshot_id)
+                except FlinkUnavailableError as error:
+                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
+                    context.log.warning(f"{error}. Next attempt in {wait} s")
+                    raise dg.RetryRequested(max_retries=FLINK_RETRIES, seconds_to_wait=wait) from error
             else:
                 context.log.warning(
                     f"{product} on {day} isn't sealed: its candles stay as the stream wrote them. "

@@ -18,6 +18,7 @@ from running_cluster import RunningCluster
 
 from lakehouse.candles.rebuild import rebuild
 from lakehouse.home import Home, home_of
+from lakehouse.market.time import DAY_US
 from lakehouse.market.trade import Lateness
 from lakehouse.settings import Settings
 from lakehouse.stores.fluss_connection import FlussTarget, target_of
@@ -84,6 +85,11 @@ class FlinkWorld:
     def candles(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return what `candles_1m` holds, in the reference's form."""
         return from_rows(self.paimon.scan(CANDLES_1M).to_pylist())
+
+    def streamed_candles(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return the candles of what was pushed, without those of days that a test has put there itself."""
+        days = {trade["event_us"] // DAY_US for trade in self.seen.values()}
+        return {key: candle for key, candle in self.candles().items() if key[1] // DAY_US in days}
 
     def wanted(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return the candles that the trades pushed so far make, computed the slow way."""

@@ -127,6 +127,18 @@ def test_another_home_s_catalog_is_refused_and_left_alone(home: Home, tmp_path: 
         assert store.scan(TRADES).num_rows == 1
 
 
+def test_the_files_of_a_home_are_in_one_catalog(home: Home, postgres: PostgresServer) -> None:
+    with IcebergStore.open(home) as store:
+        store.append(TRADES, make_trades([1]))
+    with pytest.raises(CatalogError, match=r"in the catalog 'postgresql test_\w+', not in 'sqlite': choose"):
+        IcebergStore.open(Home(home.root, "simulated"))
+    other = Home(home.root, "simulated", postgres.new_database())
+    with pytest.raises(CatalogError, match=r"not in 'postgresql test_"):
+        IcebergStore.open(other)
+    with IcebergStore.open(home) as store:
+        assert store.scan(TRADES).num_rows == 1
+
+
 def test_both_namespaces_of_a_home_share_a_database(home: Home) -> None:
     market = Home(home.root, "market", home.catalog).create()
     with IcebergStore.open(home) as simulated, IcebergStore.open(market) as real:

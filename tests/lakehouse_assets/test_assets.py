@@ -11,10 +11,15 @@ from reference_candles import COMPARED, reference
 from sealed_world import BTC, DAY, KEY, LIVE_KEY, NEXT_DAY
 
 from lakehouse.market.time import DAY_US, day_start_us, from_datetime
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse_assets.definitions import build_defs
+from lakehouse_assets.market import candles as candles_module
 from lakehouse_assets.market import trades as trades_module
 from lakehouse_assets.resources import Lakehouse
+from streaming.engines.flink.errors import FlinkUnavailableError
+from streaming.engines.rebuilding import RebuildDay
 from streaming.exchanges.contract import RestError
 from streaming.exchanges.simulated.server import SimulatedExchange
 from streaming.sealing.day import Origin
@@ -174,6 +179,37 @@ def test_an_exchange_that_is_away_is_asked_again_later(
     assert metadata(run, "trades")["sealed"] is True
     kinds = [event.event_type_value for event in run.all_events]
     assert kinds.count("STEP_UP_FOR_RETRY") == 2
+
+
+class FlinkOftenAway(Lakehouse):
+    """The lakehouse of the settings, whose Flink doesn't answer the first times."""
+
+    failures: ClassVar[list[str]] = []
+
+    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDay:
+        if self.failures:
+            raise FlinkUnavailableError(self.failures.pop())
+        return super().rebuilder(store, candles)
+
+
+def test_a_flink_that_is_away_is_asked_again_later(
+    tables: Lakehouse, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candles_module, "FIRST_WAIT_SECONDS", 0)
+    FlinkOftenAway.failures[:] = ["no answer", "no answer"]
+    defs = build_defs(resource_overrides={"lakehouse": FlinkOftenAway(**tables.model_dump())})
+    run = defs.resolve_job_def("seal_days").execute_in_process(partition_key=KEY, instance=instance)
+    assert FlinkOftenAway.failures == []
+    assert metadata(run, "candles_1m")["changed"] is True
+    kinds = [event.event_type_value for event in run.all_events]
+    assert kinds.count("STEP_UP_FOR_RETRY") == 2
+
+
+def test_candles_of_another_engine_are_not_written(tables: Lakehouse, materialize: Materialize) -> None:
+    tables.home.create().claim("flink")
+    run = materialize(KEY, raise_on_error=False)
+    assert not run.success
+    assert candles(tables).num_rows == 0
 
 
 def test_the_tables_in_the_ui_say_what_they_are(defs: dg.Definitions) -> None:

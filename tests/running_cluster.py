@@ -2,11 +2,7 @@
 
 import hashlib
 import os
-import random
-import shutil
 import signal
-import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import own_cluster
+from benchmarks.own_cluster import open_folder
 from lakehouse.settings import Settings, load_settings
 from streaming.cluster import postgres
 from streaming.cluster.definition import Definition, MissingProgramError, load
-from streaming.cluster.place import SET_BY
 from streaming.cluster.runner import Cluster
 
 JARS = Path(os.environ.get("LAKEHOUSE_CLUSTER_JARS") or Path(__file__).parents[1] / ".cluster-jars")
@@ -25,38 +22,11 @@ IGGY = os.environ.get("LAKEHOUSE_TEST_IGGY_BINARY")
 """Both are read when this is imported: a test sees none of a developer's variables."""
 
 
-def ports_for_servers(count: int) -> list[int]:
-    """Return ports that nobody listens on, below those that the system gives to clients.
-
-    A server that was killed has to find its port free when it comes back, whatever connected meanwhile.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            if port not in found and probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
-    return found
-
-
 def settings_for(home: Path, definition: Definition, **overrides: object) -> Settings:
-    """Return settings of a native cluster in `home` on free ports."""
-    ports = dict(zip(definition.ports, ports_for_servers(len(definition.ports)), strict=True))
-    others = (f"{name}={port}" for name, port in ports.items() if name not in SET_BY)
-    chosen: dict[str, object] = {
-        "home": home,
-        "profile": "cluster",
-        "spine": "sqlite",
-        "fluss_address": f"127.0.0.1:{ports['fluss-coordinator']}",
-        "flink_url": f"http://127.0.0.1:{ports['flink-rest']}",
-        "flink_gateway_url": f"http://127.0.0.1:{ports['flink-gateway']}",
-        "iggy_address": f"127.0.0.1:{ports['iggy']}",
-        "iggy_binary": IGGY,
-        "cluster_ports": ",".join(others),
-        "cluster_jars": JARS,
-        "iceberg_catalog": None,
-    }
-    return load_settings(**chosen | overrides)
+    """Return settings of a native cluster in `home` on free ports, with the jars of the repository."""
+    return own_cluster.settings_for(
+        home, definition, **{"cluster_jars": JARS, "iggy_binary": IGGY} | overrides
+    )
 
 
 class RunningCluster:
@@ -106,17 +76,6 @@ class RunningCluster:
         """Have processes running and ready, those that were killed or stopped as well; all without a name."""
         self.cluster.start(*(names or self.processes))
         self.cluster.wait_ready(*names, seconds=seconds)
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder that other accounts may enter: where we are root PostgreSQL runs under another one."""
-    folder = Path(tempfile.mkdtemp(prefix="lakehouse-cluster-"))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
-from running_cluster import ports_for_servers
 
+from benchmarks.own_cluster import ports_for_servers
 from streaming.cluster import postgres
 from streaming.cluster.definition import ClusterError, MissingProgramError
 from streaming.cluster.place import Place

@@ -12,8 +12,9 @@ import msgspec
 import psutil
 import psycopg2
 import pytest
-from running_cluster import open_folder, settings_for
+from running_cluster import settings_for
 
+from benchmarks.own_cluster import open_folder
 from lakehouse.home import native_catalog
 from lakehouse.stores.lock import held
 from streaming.cluster import postgres

@@ -12,7 +12,7 @@ from benchmarks.figure import Figure
 BENCHMARKS = ("feed", "engine", "freshness", "rebuild", "growth", "memory")
 """Modules of this package with a function `measure() -> list[Figure]`, in the order of the table."""
 
-CLUSTER = ("cluster_start", "iggy", "bridge")
+CLUSTER = ("cluster_start", "iggy", "bridge", "flink")
 """Those of the cluster profile, which need its servers."""
 
 

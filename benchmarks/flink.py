@@ -7,7 +7,6 @@ Fluss into Iceberg, without removing what is repeated and without candles.
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.compute as pc
 from rich.console import Console
@@ -85,9 +84,9 @@ class _Source:
 
 def measure() -> list[Figure]:
     """Measure the job, then the one that only copies, each in a home of its own on one cluster."""
-    with own_cluster(Console(stderr=True).print) as settings:
-        rate = _measured(settings, settings.home, _Streaming)
-        limit = _measured(settings, settings.home.with_name("limit"), _Copy)
+    with own_cluster(Console(stderr=True).print) as settings_of:
+        rate = _measured(settings_of("streaming"), _Streaming)
+        limit = _measured(settings_of("copying"), _Copy)
     return [
         Figure(
             "Fluss → Iceberg and Paimon, each row once, committed",
@@ -147,8 +146,7 @@ class _Copy(_Streaming):
         return archived
 
 
-def _measured(settings: Settings, root: Path, kind: type[_Streaming]) -> float:
-    settings = settings.model_copy(update={"home": root})
+def _measured(settings: Settings, kind: type[_Streaming]) -> float:
     home = home_of(settings, namespace="simulated").create()
     prepare(settings, home)
     source = _Source(settings, home)

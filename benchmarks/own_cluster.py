@@ -61,16 +61,20 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def own_cluster(say: Callable[[str], None]) -> Iterator[Settings]:
-    """Run a cluster for the block; give settings of a home of its own that lead to it."""
+def own_cluster(say: Callable[[str], None]) -> Iterator[Callable[[str], Settings]]:
+    """Run a cluster for the block; give what makes settings of a new home, by its name, that lead to it."""
     definition = load()
     with open_folder() as folder:
         settings = settings_for(folder, definition)
         cluster = Cluster(settings, definition)
         try:
             cluster.up(say)
-            postgres.create_database(cluster.place, "benchmark")
-            address = postgres.address(cluster.place, "benchmark")
-            yield settings.model_copy(update={"iceberg_catalog": address, "home": folder / "home"})
+
+            def settings_of(home: str) -> Settings:
+                postgres.create_database(cluster.place, home)
+                address = postgres.address(cluster.place, home)
+                return settings.model_copy(update={"iceberg_catalog": address, "home": folder / home})
+
+            yield settings_of
         finally:
             cluster.down()

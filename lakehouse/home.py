@@ -39,8 +39,9 @@ class Home:
 
     root: Path
     namespace: Namespace
-    catalog: SecretStr | None = None
-    """Iceberg's catalog as postgresql://user:password@host:port/database; None: an SQLite file in here."""
+    catalog: SecretStr | Path | None = None
+    """Iceberg's catalog as postgresql://user:password@host:port/database, or the file in which the native
+    cluster leaves that when it starts; None: an SQLite file in here."""
 
     @property
     def folder(self) -> Path:
@@ -196,7 +197,7 @@ def home_of(settings: Settings, *, namespace: Namespace | None = None) -> Home:
     last run; else the simulation's.
 
     Raises:
-        HomeError: the flink engine has no catalog yet; or the record of the last run is damaged.
+        HomeError: the record of the last run is damaged.
     """
     root = settings.home.absolute()
     if namespace is None:
@@ -213,15 +214,7 @@ def native_catalog(root: Path) -> Path:
     return root / "cluster" / "iceberg.catalog"
 
 
-def _catalog(settings: Settings, root: Path) -> SecretStr | None:
+def _catalog(settings: Settings, root: Path) -> SecretStr | Path | None:
     if settings.iceberg_catalog is not None:
         return None if settings.iceberg_catalog.get_secret_value() == "sqlite" else settings.iceberg_catalog
-    if settings.engine_kind == "embedded":
-        return None
-    try:
-        return SecretStr(native_catalog(root).read_text().strip())
-    except OSError as error:
-        raise HomeError(
-            f"the flink engine needs a catalog that Flink and Python share, and {native_catalog(root)} names "
-            f"none ({error.strerror}): start `lakehouse cluster up`, or set LAKEHOUSE_ICEBERG_CATALOG"
-        ) from None
+    return None if settings.engine_kind == "embedded" else native_catalog(root)

@@ -111,7 +111,8 @@ class LakehouseDuckDB(DuckDBResource):
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Connect to the tables as they are now for the block; closed on errors as well."""
-        with closing(sql.connect(_home(self.root, self.namespace))) as connection:
+        home = _home(self.root, self.namespace)
+        with closing(sql.connect(home, load_settings(home=self.root))) as connection:
             yield connection
 
 

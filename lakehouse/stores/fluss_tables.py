@@ -1,7 +1,8 @@
 """The tables in Fluss: three logs for Flink and the hot store, and the current state of each product.
 
-The logs have the columns of the Iceberg tables that they become; `trades` says in one more whether a trade
-came after the lateness horizon, because only the log decides that.
+The logs have the columns of the Iceberg tables that they become, and one more: `trades` says whether a trade
+came after the lateness horizon, because only the log decides that, and `book` how many levels its message
+has, so that Flink can number the levels of all messages without a step.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ from lakehouse.stores.hot_store import LATEST
 TOO_LATE: Final = pa.field("too_late", pa.bool_(), nullable=False)
 """Column of the log `trades`: after the lateness horizon, so the live candles leave it out."""
 
+LEVELS: Final = pa.field("levels", pa.int32(), nullable=False)
+"""Column of the log `book`: how many levels the message has that a row is one of."""
+
 TRADES: Final = "trades"
 QUOTES: Final = "quotes"
 BOOK: Final = "book"
@@ -33,7 +37,7 @@ CURRENT: Final = "latest"
 COLUMNS: Final = {
     TRADES: schemas.TRADES.schema.append(TOO_LATE),
     QUOTES: schemas.QUOTES.schema,
-    BOOK: schemas.BOOK.schema,
+    BOOK: schemas.BOOK.schema.append(LEVELS),
     CURRENT: LATEST,
 }
 """The columns of each table."""

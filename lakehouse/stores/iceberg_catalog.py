@@ -60,7 +60,7 @@ def jdbc_address(home: Home) -> JdbcAddress:
     """Return the catalog's address for Flink.
 
     Raises:
-        CatalogError: the catalog's setting is no address.
+        CatalogError: the catalog's setting is no address, or the native cluster has left none yet.
     """
     if home.catalog is None:
         return JdbcAddress(f"jdbc:sqlite:{_sqlite_file(home)}", "", SecretStr(""))
@@ -155,9 +155,8 @@ def _sqlite_file(home: Home) -> Path:
 
 
 def _url(home: Home) -> URL:
-    assert home.catalog is not None  # asked only where there is one
     try:
-        url = make_url(home.catalog.get_secret_value())
+        url = make_url(_address(home).get_secret_value())
     except (ArgumentError, ValueError):
         url = URL.create("unreadable")
     if url.get_backend_name() != "postgresql" or not url.host or not url.database:
@@ -166,6 +165,19 @@ def _url(home: Home) -> URL:
             "file in the home"
         )
     return url
+
+
+def _address(home: Home) -> SecretStr:
+    assert home.catalog is not None  # asked only where there is one
+    if isinstance(home.catalog, SecretStr):
+        return home.catalog
+    try:
+        return SecretStr(home.catalog.read_text().strip())
+    except OSError as error:
+        raise CatalogError(
+            f"the flink engine needs a catalog that Flink and Python share, and {home.catalog} names none "
+            f"({error.strerror}): start `lakehouse cluster up`, or set LAKEHOUSE_ICEBERG_CATALOG"
+        ) from None
 
 
 def _sentence(home: Home, said: str) -> str:

@@ -9,18 +9,20 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import duckdb
 
 from lakehouse.home import Home, HomeError, home_of
-from lakehouse.settings import SettingsError, load_settings
+from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores import sql
+from lakehouse.stores.iceberg import IcebergStoreError
+from lakehouse.stores.paimon_files import PaimonStoreError
 
 HISTORY_LINES = 2000
 
 
-def run_statement(home: Home, statement: str, style: sql.Format) -> None:
+def run_statement(home: Home, settings: Settings, statement: str, style: sql.Format) -> None:
     """Print what a statement returns, over the tables as they are at this moment; Ctrl-C ends it.
 
     It runs in a thread: DuckDB doesn't look for signals while it works in the main one.
     """
-    with sql.connect(home) as connection, ThreadPoolExecutor(1) as worker:
+    with sql.connect(home, settings) as connection, ThreadPoolExecutor(1) as worker:
         running = worker.submit(lambda: sql.render(sql.run_query(connection, statement), style, sys.stdout))
         try:
             running.result()
@@ -31,7 +33,7 @@ def run_statement(home: Home, statement: str, style: sql.Format) -> None:
             raise
 
 
-def run_prompt(home: Home, style: sql.Format) -> None:
+def run_prompt(home: Home, settings: Settings, style: sql.Format) -> None:
     """Read statements that end with `;` until end of file; an error ends none but its own."""
     history = home.root / "sql_history"
     if history.exists():
@@ -54,7 +56,7 @@ def run_prompt(home: Home, style: sql.Format) -> None:
             statement = statement if statement.strip() else ""
             continue
         try:
-            run_statement(home, statement, style)
+            run_statement(home, settings, statement, style)
         except duckdb.Error as error:
             print(error, file=sys.stderr)
         except KeyboardInterrupt:
@@ -72,14 +74,15 @@ def main() -> int:
     # polars puts its own handler in the place of Python's as it is imported; with that, Ctrl-C ends no wait.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        home = home_of(load_settings())
+        settings = load_settings()
+        home = home_of(settings)
         if arguments.statement is not None:
-            run_statement(home, arguments.statement, arguments.format)
+            run_statement(home, settings, arguments.statement, arguments.format)
         elif sys.stdin.isatty():
-            run_prompt(home, arguments.format)
+            run_prompt(home, settings, arguments.format)
         else:
-            run_statement(home, sys.stdin.read(), arguments.format)
-    except (SettingsError, HomeError, duckdb.Error) as error:
+            run_statement(home, settings, sys.stdin.read(), arguments.format)
+    except (SettingsError, HomeError, IcebergStoreError, PaimonStoreError, duckdb.Error) as error:
         print(f"lakehouse sql: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -8,10 +8,11 @@ those files and no others, may not load extensions, and only runs statements tha
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Final, Literal, TextIO
 from uuid import UUID
 
@@ -22,8 +23,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from lakehouse.home import Home, HomeError
+from lakehouse.settings import Settings
 from lakehouse.stores.hot import HotStore
-from lakehouse.stores.hot_store import LATEST
+from lakehouse.stores.hot_store import LATEST, HotReader, open_hot_reader
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import SEQUENCE_FIELDS, PaimonStore
 from lakehouse.stores.paimon_files import entries_of
@@ -76,8 +78,12 @@ QUALIFY row_number() OVER (PARTITION BY pieces.exchange, pieces.product, pieces.
 """
 
 
-def connect(home: Home) -> duckdb.DuckDBPyConnection:
+def connect(home: Home, settings: Settings | None = None) -> duckdb.DuckDBPyConnection:
     """Return a connection with a view for each table, over the snapshots of this moment.
+
+    Args:
+        home: whose tables.
+        settings: which hot store has `latest`, and where; the embedded one where None.
 
     Views: every table of `schemas`, `candles_1m_filled` (minutes without trades carried on, `is_filled`),
     `gaps_open` (ids found missing and not filled since) and the hot store's `latest`. Prices and sizes of
@@ -86,6 +92,8 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
 
     Raises:
         HomeError: nothing has been written there yet.
+        IcebergStoreError: the catalog can't be used, or a table there has another shape.
+        PaimonStoreError: a table has another shape.
     """
     if not home.folder.exists():
         raise HomeError(f"{home.root} holds no {home.namespace} data yet: start `lakehouse up` first")
@@ -105,20 +113,40 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
             allowed += paths
     connection.execute(_CANDLES_FILLED)
     connection.execute(_GAPS_OPEN)
-    connection.register("latest", _latest(home))
+    connection.register("latest", _Latest(home, settings))
     connection.execute(f"SET allowed_paths = {_list(allowed)}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _latest(home: Home) -> pa.Table:
-    """Return the hot store's newest trade and quote of each product: a few rows, read when connecting."""
-    wide = [f.with_type(_MULTIPLIABLE) if f.type == PRICE else f for f in LATEST]
-    if not home.hot_store.exists():
-        return pa.schema(wide).empty_table()
-    with closing(HotStore.open(home.hot_store)) as hot:
-        return hot.latest().cast(pa.schema(wide))
+class _Latest:
+    """The hot store's newest trade and quote of each product, in Arrow's protocol: a few rows.
+
+    The hot store is asked by the first query that names the view, so all others do without it.
+    """
+
+    _SCHEMA: Final = pa.schema([f.with_type(_MULTIPLIABLE) if f.type == PRICE else f for f in LATEST])
+
+    def __init__(self, home: Home, settings: Settings | None) -> None:
+        self._home = home
+        self._settings = settings
+
+    @cached_property
+    def _rows(self) -> pa.Table:
+        with self._opened() as hot:
+            return hot.latest().cast(self._SCHEMA) if hot else self._SCHEMA.empty_table()
+
+    def _opened(self) -> AbstractContextManager[HotReader | None]:
+        if self._settings and self._settings.hot_store_kind == "fluss":
+            return open_hot_reader(self._settings, self._home)
+        return HotStore.open(self._home.hot_store) if self._home.hot_store.exists() else nullcontext()
+
+    def __arrow_c_schema__(self) -> object:
+        return self._SCHEMA.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._rows.__arrow_c_stream__(requested_schema)
 
 
 def _files(table: Table, paths: Sequence[str]) -> str:

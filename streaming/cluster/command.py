@@ -12,8 +12,8 @@ from lakehouse.settings import Settings, SettingsError, load_settings
 from streaming.cluster.configuration import java_launch
 from streaming.cluster.definition import ClusterError, load, load_sums
 from streaming.cluster.iggy import HOW_TO_GET
-from streaming.cluster.jars import ensure_jars, find_java
-from streaming.cluster.place import container_place, jars_folder
+from streaming.cluster.jars import find_java
+from streaming.cluster.place import container_place
 from streaming.cluster.readiness import is_ready
 from streaming.cluster.runner import Cluster
 
@@ -103,9 +103,7 @@ def main() -> int:
             case "status":
                 return status(settings, console)
             case "fetch":
-                definition = load()
-                java = find_java(definition.java)
-                ensure_jars(jars_folder(settings), load_sums(), java, console.print)
+                Cluster(settings).fetch(console.print)
             case "run":
                 run(settings, arguments.process)
             case "ready":

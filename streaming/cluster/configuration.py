@@ -5,6 +5,7 @@ from pathlib import Path
 from string import Template
 
 from streaming.cluster.definition import DOCKER, Definition, Process, Sums
+from streaming.cluster.functions import functions_folder
 from streaming.cluster.place import Place
 
 _OPTIONS = (
@@ -58,7 +59,9 @@ def java_launch(name: str, definition: Definition, place: Place, sums: Sums, jav
     """Render a Java process's configuration and return how it is started."""
     process = definition.process[name]
     configuration = _render(name, process, definition, place)
-    classpath = sums.starting_with(definition.classpaths[process.classpath])
+    classpath = [place.jars / path for path in sums.starting_with(definition.classpaths[process.classpath])]
+    if process.classpath == "flink":
+        classpath.append(functions_folder(place.jars))
     arguments = (Template(part).substitute(configuration=configuration) for part in process.arguments)
     command = (
         str(java),
@@ -70,7 +73,7 @@ def java_launch(name: str, definition: Definition, place: Place, sums: Sums, jav
         *(_FLINK_OPTIONS if process.classpath == "flink" else ()),
         f"-Dlog4j.configurationFile={(configuration / 'log4j.properties').as_uri()}",
         "-cp",
-        ":".join(str(place.jars / path) for path in classpath),
+        ":".join(map(str, classpath)),
         process.main,
         *arguments,
     )

@@ -59,12 +59,14 @@ def ensure_jars(folder: Path, sums: Sums, java: Path, say: Say) -> None:
     """
     try:
         with held(folder, "jars"):
-            if not _missing(folder, sums):
+            missing = _missing(folder, sums)
+            if not missing:
                 return
-            say(f"Fetching the cluster's Java parts (510 MB, once) into {folder}")
-            for name in ("fluss", "flink"):
+            say(f"Fetching the cluster's Java parts (513 MB, once) into {folder}")
+            for name in sorted({path.split("/")[0] for path in missing}):
                 _by_maven(name, folder / name, java, say)
-            _by_pip(folder / "flink", sums, say)
+            if _missing(folder, sums):
+                _by_pip(folder / "flink", sums, say)
             if still := _missing(folder, sums):
                 raise ClusterError(
                     f"docker/jars lists {', '.join(still)}, which the download didn't bring: take them off "

@@ -14,6 +14,7 @@ from lakehouse.stores.lock import AlreadyRunningError, held
 from streaming.cluster import postgres
 from streaming.cluster.configuration import Launch, java_launch
 from streaming.cluster.definition import ClusterError, Definition, load, load_sums
+from streaming.cluster.functions import ensure_functions
 from streaming.cluster.iggy import iggy_launch
 from streaming.cluster.jars import ensure_jars, find_java
 from streaming.cluster.place import Place, native_place, setting_of
@@ -80,7 +81,9 @@ class Cluster:
             ClusterError: no Java, no Maven, no network, a wrong sum.
         """
         java = find_java(self._definition.java)
-        ensure_jars(self.place.jars, load_sums(), java, say)
+        sums = load_sums()
+        ensure_jars(self.place.jars, sums, java, say)
+        ensure_functions(self.place.jars, sums, java)
 
     def up(self, say: Callable[[str], None]) -> float:
         """Start what doesn't run and wait until all of it is ready; return the seconds that took.

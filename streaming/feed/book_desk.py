@@ -107,7 +107,8 @@ class BookDesk:
                 self._wait(update, received_us)
                 return True
             self._last_update = last
-        self._record(BookKind.UPDATE, update, (first, last), received_us)
+        if update.bids or update.asks:
+            self._record(BookKind.UPDATE, update, (first, last), received_us)
         if self.is_synchronised:
             self.book.apply(update.bids, update.asks)
             self._quote(update.event_us or received_us, received_us)

@@ -72,14 +72,12 @@ class FlinkWorld:
         self.seen.update({(trade["product"], trade["trade_id"]): trade for trade in recorded})
         logged = _by_id(rows_of_log(self.spine, TRADES_TOPIC))
         order = [logged[trade["product"], trade["trade_id"]] for trade in trades]
-        self.write(TRADES_TOPIC, pa.Table.from_pylist(order, schema=TRADES.schema))
+        too_late = [self.seen[t["product"], t["trade_id"]]["late"] == Lateness.TOO_LATE for t in trades]
+        rows = pa.Table.from_pylist(order, schema=TRADES.schema)
+        self.write(TRADES_TOPIC, rows.append_column(TOO_LATE, pa.array(too_late, pa.bool_())))
 
     def write(self, name: str, rows: pa.Table) -> None:
         """Append rows to a log of Fluss, and wait until they are acknowledged."""
-        if name == TRADES_TOPIC:
-            keys = zip(rows["product"].to_pylist(), rows["trade_id"].to_pylist(), strict=True)
-            late = [self.seen[key]["late"] == Lateness.TOO_LATE for key in keys]
-            rows = rows.append_column(TOO_LATE, pa.array(late, pa.bool_()))
         FlussWriter.open(self.runner, self.fluss).write({name: rows.cast(COLUMNS[name])})
 
     def candles(self) -> dict[tuple[str, int], dict[str, Any]]:

@@ -6,6 +6,7 @@ from pydantic import SecretStr
 
 from lakehouse.home import Engine, Home, HomeError, home_of, native_catalog
 from lakehouse.settings import load_settings
+from lakehouse.stores.iceberg_catalog import CatalogError, jdbc_address
 
 
 def test_a_home_keeps_its_name_and_another_in_its_place_has_another(tmp_path: Path) -> None:
@@ -58,14 +59,15 @@ def test_one_of_two_engines_that_come_at_once_is_refused(tmp_path: Path) -> None
 
 
 def test_the_flink_engine_finds_the_catalog_of_the_native_cluster(tmp_path: Path) -> None:
-    settings = load_settings(home=tmp_path, profile="cluster")
-    with pytest.raises(HomeError, match="lakehouse cluster up"):
-        home_of(settings)
+    # Before the cluster's first start there is a home already: `lakehouse up` prepares it, then starts that.
+    home = home_of(load_settings(home=tmp_path, profile="cluster"), namespace="simulated").create()
+    home.claim("flink")
+    with pytest.raises(CatalogError, match=r"names none \(No such file.*lakehouse cluster up"):
+        jdbc_address(home)
     native_catalog(tmp_path).parent.mkdir()
     native_catalog(tmp_path).write_text("postgresql://lakehouse:hunter2@127.0.0.1:5433/iceberg\n")
-    home = home_of(settings)
-    assert home.catalog is not None
-    assert home.catalog.get_secret_value() == "postgresql://lakehouse:hunter2@127.0.0.1:5433/iceberg"
+    assert jdbc_address(home).url == "jdbc:postgresql://127.0.0.1:5433/iceberg"
+    assert jdbc_address(home).password.get_secret_value() == "hunter2"
     assert "hunter2" not in repr(home)
 
 

@@ -46,10 +46,8 @@ _APPEARS_SECONDS: Final = 20.0
 
 _DOES_NOT_FIT: Final = "Failed to rollback to checkpoint/savepoint"
 _LOOK_EVERY_SECONDS: Final = 0.5
-_KNOWN_HOURS: Final = 3
-"""How long a row is known at least: a repeated one comes minutes after the first."""
-
 _CANDLE_HOURS: Final = 48
+"""How long a minute is known after its last trade: as long as the job may be down."""
 
 _log = structlog.get_logger()
 
@@ -175,7 +173,6 @@ def _parameters(target: FlinkTarget, settings: Settings) -> Parameters:
         "fluss_database": Name(target.fluss_database),
         "parallelism": settings.flink_parallelism,
         "checkpoint_interval": f"{settings.flink_checkpoint_seconds * 1000:.0f} ms",
-        "known_for": f"{_KNOWN_HOURS * 60 + 2 * late} min",
         "candles_known_for": f"{_CANDLE_HOURS * 60 + 2 * late} min",
     }
 

@@ -12,7 +12,7 @@ import structlog
 
 from lakehouse.market.trade import Lateness
 from lakehouse.stores.fluss_connection import FlussStoreError, FlussTimeoutError, abandon
-from lakehouse.stores.fluss_tables import TOO_LATE
+from lakehouse.stores.fluss_tables import LEVELS, TOO_LATE
 from lakehouse.stores.fluss_writer import FlussWriter
 from streaming.engines.embedded.decode import ROWS, trade_records
 from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning
@@ -265,7 +265,11 @@ def rows_of(batch: Batch, partition: Partition) -> pa.Table:
     """
     _, to_rows = ROWS[partition.topic]
     rows = to_rows(batch, partition)
-    if partition.topic != TRADES:
-        return rows
-    too_late = trade_records(batch, partition)["late"] == Lateness.TOO_LATE
-    return rows.append_column(TOO_LATE, pa.array(too_late))
+    if partition.topic == TRADES:
+        too_late = trade_records(batch, partition)["late"] == Lateness.TOO_LATE
+        return rows.append_column(TOO_LATE, pa.array(too_late))
+    if partition.topic == BOOK:
+        offsets = rows["spine_offset"].to_numpy()
+        _, message, levels = np.unique(offsets, return_inverse=True, return_counts=True)
+        return rows.append_column(LEVELS, pa.array(levels[message], LEVELS.type))
+    return rows

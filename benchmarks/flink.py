@@ -15,7 +15,7 @@ from benchmarks.figure import Figure
 from benchmarks.own_cluster import own_cluster
 from benchmarks.prepared_trades import publish, trade_records
 from lakehouse.home import Home, home_of
-from lakehouse.market.time import now_us
+from lakehouse.market.time import SECOND_US, now_us
 from lakehouse.settings import Settings
 from lakehouse.stores.fluss_connection import target_of
 from lakehouse.stores.fluss_tables import COLUMNS
@@ -113,6 +113,10 @@ class _Streaming:
             folder = savepoint_folder(manager, self._target.shared_name)
             return manager.stop_with_savepoint(self._running, folder, timeout_seconds=STOP_SECONDS)
 
+    def started_us(self) -> int:
+        with self._target.job_manager() as manager:
+            return next(job.started_us for job in manager.jobs() if job.id == self._running)
+
     def committed(self, archived: int) -> int:
         counted: int = pc.sum(self._paimon.scan(CANDLES_1M)["trade_count"]).as_py() or 0
         return min(archived, counted)
@@ -166,8 +170,7 @@ def _measured(settings: Settings, kind: type[_Streaming]) -> float:
         job.stop()
         source.write(BACKLOG)
         job.run()
-        started = time.perf_counter()
         wait()
-        rate = BACKLOG / (time.perf_counter() - started)
+        rate = BACKLOG / (now_us() - job.started_us()) * SECOND_US
         job.stop()
     return rate

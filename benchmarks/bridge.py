@@ -1,7 +1,4 @@
-"""The bridge: how many trades a second three servers acknowledge, and how old the newest visible trade is.
-
-Fluss has to be running where LAKEHOUSE_FLUSS_ADDRESS says (`lakehouse cluster up`).
-"""
+"""The bridge: how many trades a second three servers acknowledge, and how old the newest visible trade is."""
 
 import asyncio
 import os
@@ -17,12 +14,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+from rich.console import Console
 
 from benchmarks.figure import Figure, percentile
+from benchmarks.own_cluster import own_cluster
 from benchmarks.prepared_trades import publish, trade_records
 from lakehouse.home import Home
 from lakehouse.market.time import now_us
-from lakehouse.settings import Settings, load_settings
+from lakehouse.settings import Settings
 from lakehouse.stores.fluss_connection import FlussTarget, connect, settled, target_of
 from lakehouse.stores.fluss_model import FlussHotModel
 from lakehouse.stores.fluss_writer import PIECES_IN_FLIGHT, ROWS_AT_ONCE, FlussWriter, event_loop
@@ -43,9 +42,9 @@ SMALL = RATE // 100
 
 def measure() -> list[Figure]:
     """Measure both; the limits are what the client reaches by itself, in the same run."""
-    settings = load_settings(hot_store="fluss", engine="embedded")
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder), "simulated").create()
+    with own_cluster(Console(stderr=True).print) as settings_of:
+        settings = settings_of("bridge").model_copy(update={"hot_store": "fluss", "engine": "embedded"})
+        home = Home(settings.home, "simulated").create()
         return [*_throughput(settings, home), _freshness(settings, home)]
 
 

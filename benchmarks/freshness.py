@@ -65,7 +65,7 @@ def measure() -> list[Figure]:
         # The observers start with the workers: loading their libraries must not fall into the measured time.
         with (
             ProcessPoolExecutor(3, mp_context=get_context("spawn")) as observers,
-            _running(home, _rate_set(start_us, end_us)),
+            _running(home, rate_to_set(RATE, start_us, end_us)),
         ):
             looking = [observers.submit(watch, home, until_us) for watch in (_hot, _iceberg, _paimon)]
             hot, iceberg, paimon = (one.result() for one in looking)
@@ -128,15 +128,15 @@ def _running(home: Home, rate: float) -> Iterator[None]:
         yield
 
 
-def _rate_set(start_us: int, end_us: int) -> float:
-    """Return the average rate to set, so that `RATE` comes in the measured time: the market has its hours."""
+def rate_to_set(rate: float, start_us: int, end_us: int) -> float:
+    """Return the average to set for `rate` trades/s in the measured time: the market has its hours."""
     settings = load_settings(feed="simulated")
-    market = SimulatedMarket(settings.simulated_seed, settings.chosen_products, RATE)
+    market = SimulatedMarket(settings.simulated_seed, settings.chosen_products, rate)
     before, after = (
         sum(market[product].last_id_before(at_us) for product in market.products)
         for at_us in (start_us, end_us)
     )
-    return RATE * RATE * SECONDS / (after - before)
+    return rate * rate * (end_us - start_us) / SECOND_US / (after - before)
 
 
 def _end(worker: str, process: subprocess.Popen[bytes]) -> None:

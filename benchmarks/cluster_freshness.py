@@ -1,0 +1,178 @@
+"""From a trade's own time to when another process can read it, at 12,000 trades a second through the cluster.
+
+Everything runs as `lakehouse up` starts it. Three processes look at Fluss, Iceberg and Paimon and write down
+up to which trade of each product they hold. A trade's time is the exchange's, which sends it within 4 ms.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+
+from benchmarks.figure import Figure, percentile
+from benchmarks.freshness import rate_to_set
+from benchmarks.up import cluster_up
+from lakehouse.home import home_of
+from lakehouse.market.time import SECOND_US, now_us
+from lakehouse.settings import Settings
+from lakehouse.stores.fluss_connection import target_of
+from lakehouse.stores.fluss_model import FlussHotModel
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.schemas import CANDLES_1M
+from lakehouse.stores.schemas import TRADES as ARCHIVED
+from streaming.engines.embedded.decode import trade_records
+from streaming.spine.contract import Partition
+from streaming.spine.sqlite import SqliteSpine
+from streaming.spine.topics import TRADES
+
+RATE = 12_000
+WORKERS = 5
+WARM_UP_SECONDS = 45
+SECONDS = 40
+AFTER_SECONDS = 15
+"""Looking goes on this long, so that the last trade has been committed everywhere."""
+
+Newest = dict[str, int]
+"""Product → up to which trade a store holds all: its id, or its time in µs UTC."""
+
+Sighting = tuple[int, str, int]
+"""When it was seen (µs UTC), a product, and its newest by then."""
+
+
+def measure() -> list[Figure]:
+    """Run everything for a while and compare times."""
+    start_us = now_us() + 120 * SECOND_US
+    rate = rate_to_set(RATE, start_us, start_us + SECONDS * SECOND_US)
+    with cluster_up(WORKERS, simulated_rate=rate) as (settings, _):
+        with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as observers:
+            start_us = now_us() + WARM_UP_SECONDS * SECOND_US
+            end_us = start_us + SECONDS * SECOND_US
+            until_us = end_us + AFTER_SECONDS * SECOND_US
+            looking = [observers.submit(watch, settings, until_us) for watch in (_hot, _iceberg, _paimon)]
+            hot, iceberg, paimon = (one.result() for one in looking)
+        log = _log(settings)
+    chosen = {
+        name: trades[(trades[:, 1] >= start_us) & (trades[:, 1] < end_us)] for name, trades in log.items()
+    }
+    count = sum(map(len, chosen.values()))
+    if count < 0.9 * RATE * SECONDS:
+        raise RuntimeError(
+            f"only {count / SECONDS:,.0f} trades a second came, not {RATE:,}: is the machine busy?"
+        )
+    checkpoint = settings.flink_checkpoint_seconds
+    figures = []
+    for part, name in ((0.5, "p50"), (0.99, "p99")):
+        to_log, to_hot, to_iceberg, to_paimon = (
+            percentile(latencies, part) / SECOND_US
+            for latencies in (
+                [wait for trades in chosen.values() for wait in (trades[:, 2] - trades[:, 1]).tolist()],
+                _latencies(hot, chosen, by=1),
+                _latencies(iceberg, chosen, by=0),
+                _latencies(paimon, chosen, by=0),
+            )
+        )
+        soon, in_time = ("≤ 250 ms", "≤ 12 s") if name == "p99" else ("–", "–")
+        log_name = "trade → the log"
+        figures += [
+            Figure(
+                f"trade → readable in Fluss, {count / SECONDS:,.0f} trades/s, {name}",
+                *(to_hot * 1000, "ms", log_name, to_log * 1000, soon),
+            ),
+            Figure(
+                f"trade → row in Iceberg, {name}",
+                to_iceberg,
+                "s",
+                "time between checkpoints",
+                checkpoint,
+                in_time,
+            ),
+            Figure(
+                f"trade → candle in Paimon, {name}",
+                to_paimon,
+                "s",
+                "time between checkpoints",
+                checkpoint,
+                in_time,
+            ),
+        ]
+    return figures
+
+
+def _look(until_us: int, pause: float, newest: Callable[[], Newest]) -> list[Sighting]:
+    """Note each change of what a store holds."""
+    seen: list[Sighting] = []
+    before: Newest = {}
+    while now_us() < until_us:
+        current = newest()
+        at_us = now_us()
+        seen += [
+            (at_us, product, up_to) for product, up_to in current.items() if before.get(product) != up_to
+        ]
+        before = current
+        time.sleep(pause)
+    return seen
+
+
+def _hot(settings: Settings, until_us: int) -> list[Sighting]:
+    target = target_of(settings, home_of(settings).create())
+    with FlussHotModel.open(target, window_minutes=1) as model:
+        return _look(until_us, 0.002, lambda: dict(model.newest_us()))
+
+
+def _iceberg(settings: Settings, until_us: int) -> list[Sighting]:
+    with IcebergStore.open(home_of(settings)) as store:
+
+        def newest() -> Newest:
+            return {part.product or "": part.max_trade_id or 0 for part in store.partitions(ARCHIVED)}
+
+        return _look(until_us, 0.1, newest)
+
+
+def _paimon(settings: Settings, until_us: int) -> list[Sighting]:
+    with PaimonStore.open(home_of(settings)) as store:
+
+        def newest() -> Newest:
+            found: Newest = {}
+            candles = store.scan(CANDLES_1M)
+            columns = (candles["product"].to_pylist(), candles["last_trade_id"].to_pylist())
+            for product, last in zip(*columns, strict=True):
+                found[product] = max(last, found.get(product, 0))
+            return found
+
+        return _look(until_us, 0.1, newest)
+
+
+def _log(settings: Settings) -> dict[str, np.ndarray]:
+    """Return each product's trades in the log: id, event time, time when the log took it; ordered by id."""
+    parts: dict[str, list[np.ndarray]] = {}
+    with SqliteSpine.open(home_of(settings).spine) as spine:
+        for number in range(spine.partitions):
+            partition, offset = Partition(TRADES, number), 0
+            while (batch := spine.read(partition, offset, 100_000)).payloads:
+                records = trade_records(batch, partition)
+                columns = [records["trade_id"], records["event_us"], np.array(batch.published_us)]
+                rows = np.stack(columns, axis=1).astype(np.int64)
+                for name in np.unique(records["product"]):
+                    parts.setdefault(name.decode(), []).append(rows[records["product"] == name])
+                offset = batch.next_offset
+    joined = {name: np.concatenate(rows) for name, rows in parts.items()}
+    return {name: rows[rows[:, 0].argsort()] for name, rows in joined.items()}
+
+
+def _latencies(seen: list[Sighting], chosen: dict[str, np.ndarray], *, by: int) -> list[int]:
+    """Return the µs from each trade's time to the first sighting at or beyond it, by a column of `_log`."""
+    found = []
+    for product, trades in chosen.items():
+        sightings = np.array(
+            sorted((up_to, at_us) for at_us, of, up_to in seen if of == product), dtype=np.int64
+        )
+        first = np.searchsorted(sightings[:, 0], trades[:, by])
+        if (first == len(sightings)).any():
+            raise RuntimeError(
+                f"{int((first == len(sightings)).sum())} trades of {product} had not come by the end"
+            )
+        found.append(sightings[first, 1] - trades[:, 1])
+    return [int(one) for one in np.concatenate(found)]

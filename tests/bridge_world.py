@@ -163,6 +163,8 @@ class Holdings:
 
     frontiers: dict[Partition, int]
     lacking: dict[Partition, tuple[int, int]]
+    every: int = 1
+    """Of what it lacks each second one is lacking, or each third, …"""
     refreshed: int = 0
 
     def refresh(self) -> None:
@@ -172,8 +174,15 @@ class Holdings:
         first = self.lacking.get(partition, (10**18, 0))[0]
         return min(self.frontiers.get(partition, 0), first)
 
+    def reached(self, partition: Partition) -> int:
+        return 0
+
     def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
-        found = [self.lacking[partition]] if partition in self.lacking else []
+        first, last = self.lacking.get(partition, (0, -1))
+        found = (
+            [(first, last)] if self.every == 1 else [(at, at) for at in range(first, last + 1, self.every)]
+        )
+        found = [one for one in found if one[0] <= one[1]]
         held = self.frontiers.get(partition, 0)
         return found + ([(held, end - 1)] if held < end else [])
 

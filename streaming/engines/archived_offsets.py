@@ -68,6 +68,7 @@ class ArchivedOffsets:
         }
         self._held = {partition: TradeIds() for partition in self._start}
         self._levels = {partition: np.empty(0, dtype=np.int64) for partition in self._start}
+        self._newest: dict[Partition, dict[str, int]] = {partition: {} for partition in self._start}
         self._read: dict[str, set[str]] = {topic: set() for topic in TABLES}
         self._ids = _ArchivedIds()
 
@@ -86,6 +87,7 @@ class ArchivedOffsets:
             wanted: dict[Partition, list[str]] = defaultdict(list)
             for file in new:
                 partition = self._partition_of(topic, file)
+                self._reach(partition, table, file)
                 if not self._knows_all(partition, table, file):
                     wanted[partition].append(file.file_path)
             for partition, paths in wanted.items():
@@ -110,6 +112,13 @@ class ArchivedOffsets:
         self._start[partition] = position
         held.forget_below(position)
         return position
+
+    def reached(self, partition: Partition) -> int:
+        """Return the lowest of what its products have come to: each one's newest offset in the archive.
+
+        A product's messages come in their order. So what the archive lacks before this was passed by.
+        """
+        return min(self._newest[partition].values(), default=0)
 
     def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
         """Return the ranges of offsets before `end`, both ends included, that the archive lacks.
@@ -136,6 +145,12 @@ class ArchivedOffsets:
         if product is None:
             raise AssertionError(f"{file.file_path} is of no product")
         return Partition(topic, partition_number(product, self._spine.partitions))
+
+    def _reach(self, partition: Partition, table: Table, file: DataFile) -> None:
+        bounds, product = _bounds(table, file, "spine_offset"), PartitionKey.of(file).product
+        if bounds is not None and product is not None and bounds[1] >= 0:  # a backfilled row has no place
+            newest = self._newest[partition]
+            newest[product] = max(newest.get(product, 0), bounds[1])
 
     def _knows_all(self, partition: Partition, table: Table, file: DataFile) -> bool:
         """Tell by a file's bounds whether all its offsets are held already."""

@@ -17,6 +17,10 @@ class Archived(Protocol):
         """Return the first offset that the archive doesn't hold, from the group's committed one on."""
         ...
 
+    def reached(self, partition: Partition) -> int:
+        """Return an offset; what the archive lacks before it was passed by, and isn't on its way."""
+        ...
+
     def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
         """Return the ranges of offsets before `end`, both ends included, that the archive lacks."""
         ...
@@ -38,6 +42,10 @@ class CommittedByArchive:
         """See `Archived.frontier`; as far as it is on the disk."""
         committed = self._spine.committed(ARCHIVE, partition)
         return self._spine.start(partition) if committed is None else committed
+
+    def reached(self, partition: Partition) -> int:
+        """See `Archived.reached`; it passes nothing by."""
+        return 0
 
     def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
         """See `Archived.holes`."""

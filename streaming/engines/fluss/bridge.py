@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -154,7 +154,10 @@ class BridgeStage:
         batches, behind = self._read()
         if not batches:
             return StepResult(behind=bool(self._again))
-        too_late = self._push(writer, batches)
+        parts: dict[str, list[pa.Table]] = {}
+        for partition, batch in batches:
+            parts.setdefault(partition.topic, []).append(rows_of(batch, partition))
+        too_late = self._push(writer, {topic: pa.concat_tables(tables) for topic, tables in parts.items()})
         messages: Counter[str] = Counter()
         for partition, batch in batches:
             self._readers[partition.topic].skip_to(partition, batch.next_offset)
@@ -172,13 +175,9 @@ class BridgeStage:
                 batches.append((partition, batch))
         return batches, more
 
-    def _push(self, writer: FlussWriter, batches: Iterable[tuple[Partition, Batch]]) -> int:
-        """Push messages and wait until all are acknowledged; return how many trades were too late."""
+    def _push(self, writer: FlussWriter, rows: Mapping[str, pa.Table]) -> int:
+        """Push rows and wait until all are acknowledged; return how many trades were too late."""
         started = time.perf_counter()
-        parts: dict[str, list[pa.Table]] = {}
-        for partition, batch in batches:
-            parts.setdefault(partition.topic, []).append(rows_of(batch, partition))
-        rows = {topic: pa.concat_tables(tables) for topic, tables in parts.items()}
         IN_FLIGHT.set(sum(table.num_rows for table in rows.values()))
         writer.write(rows)
         IN_FLIGHT.set(0)
@@ -211,23 +210,33 @@ class BridgeStage:
         self._freeing.after_commit(self._archived_offsets())
 
     def _push_missing(self, writer: FlussWriter) -> None:
-        """Push as much of what is missing as a step may."""
+        """Push as much of what is missing as a step may, from one partition."""
         if not self._again:
             return
-        partition, first, last = self._again[0]
-        limit = min(last - first + 1, MESSAGES_PER_PARTITION)
+        partition, first, _ = self._again[0]
+        here = [one for one in self._again if one.partition == partition]
+        limit = min(here[-1].last - first + 1, MESSAGES_PER_PARTITION)
         batch = beginning(self._spine.read(partition, first, limit), BYTES_PER_PARTITION)
+        wanted = np.zeros(len(batch.payloads), dtype=np.bool_)
+        for one in here:
+            wanted[one.first - first : one.last + 1 - first] = True
+        messages = int(np.count_nonzero(wanted))
         _log.error(
             "the archive lacks messages that Fluss acknowledged; pushing them again",
             topic=partition.topic,
             partition=partition.number,
             offset=first,
-            messages=len(batch.payloads),
+            messages=messages,
         )
-        self._push(writer, [(partition, batch)])
-        REPUSHED.labels(partition.topic).inc(len(batch.payloads))
-        rest = Missing(partition, batch.next_offset, last)
-        self._again[:1] = [rest] if rest.messages else []
+        rows = rows_of(batch, partition)
+        rows = rows.filter(pa.array(wanted[rows["spine_offset"].to_numpy() - first]))
+        self._push(writer, {partition.topic: rows})
+        REPUSHED.labels(partition.topic).inc(messages)
+        self._again = [
+            one if one.partition != partition else one._replace(first=max(one.first, batch.next_offset))
+            for one in self._again
+            if one.partition != partition or one.last >= batch.next_offset
+        ]
 
     def _archived_offsets(self) -> dict[Partition, int]:
         return {

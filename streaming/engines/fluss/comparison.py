@@ -29,12 +29,22 @@ class Missing(NamedTuple):
         return self.last - self.first + 1
 
 
+class _Moment(NamedTuple):
+    """How far Fluss and the archive were."""
+
+    at: float
+    acknowledged: Mapping[Partition, int]
+    reached: Mapping[Partition, int]
+
+
 class Comparison:
     """Compares the archive with the log now and then.
 
     A message counts as missing when it was acknowledged longer ago than `grace_seconds` and the archive
     either holds later ones of its partition, or nothing came after it in all that time. What lies between
-    the archive's end and the log's is not missing: Flink is on its way.
+    the archive's end and the log's is not missing: Flink is on its way. So it is while it catches up, one
+    product before the other: as long as the archive comes forward, only what every product has left behind
+    counts.
     """
 
     def __init__(
@@ -43,7 +53,7 @@ class Comparison:
         self._archived = archived
         self._grace = grace_seconds
         self._clock = clock
-        self._seen: deque[tuple[float, Mapping[Partition, int]]] = deque()
+        self._seen: deque[_Moment] = deque()
         self._pushes: dict[Partition, int] = {}
         self._not_before: dict[Partition, float] = {}
 
@@ -53,19 +63,22 @@ class Comparison:
         `Archived.refresh` is the caller's.
         """
         now = self._clock()
-        while len(self._seen) > 1 and self._seen[1][0] <= now - self._grace:
+        while len(self._seen) > 1 and self._seen[1].at <= now - self._grace:
             self._seen.popleft()
-        self._seen.append((now, dict(acknowledged)))
-        since, before = self._seen[0]
-        if since > now - self._grace:
+        reached = {partition: self._archived.reached(partition) for partition in acknowledged}
+        self._seen.append(_Moment(now, dict(acknowledged), reached))
+        before = self._seen[0]
+        if before.at > now - self._grace:
             return []
         found: list[Missing] = []
         for partition, end in acknowledged.items():
-            old = before.get(partition, 0)
+            old = before.acknowledged.get(partition, 0)
+            comes_forward = reached[partition] > before.reached.get(partition, 0)
+            limit = min(old, reached[partition]) if comes_forward else old
             for first, last in self._archived.holes(partition, end):
                 on_its_way = last + 1 == end and end != old
-                if first < old and not on_its_way:
-                    found.append(Missing(partition, first, min(last, old - 1)))
+                if first < limit and not on_its_way:
+                    found.append(Missing(partition, first, min(last, limit - 1)))
         for partition in {*self._pushes} - {missing.partition for missing in found}:
             del self._pushes[partition], self._not_before[partition]
         return found

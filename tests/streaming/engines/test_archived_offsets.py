@@ -302,3 +302,19 @@ def test_a_long_range_is_looked_into_as_far_as_needed(
     archived.refresh()
     assert archived.frontier(at("trades")) == 40
     assert archived.holes(at("trades"), 41) == [(40, 40)]
+
+
+def test_what_is_reached_is_what_the_last_of_the_products_came_to(
+    spine: SqliteSpine, store: IcebergStore
+) -> None:
+    for number in range(1, 11):
+        publish_trades(spine, [number], "BTC-USD")
+        publish_trades(spine, [number], "ETH-USD")
+    archived = ArchivedOffsets(store, spine)
+    assert archived.reached(at("trades")) == 0
+    archive(store, spine, "trades", range(0, 20, 2))
+    archive(store, spine, "trades", (1, 3, 7))
+    archived.refresh()
+    assert archived.reached(at("trades")) == 7
+    assert archived.holes(at("trades"), 10) == [(5, 5), (9, 9)]
+    assert archived.reached(at("quotes")) == 0

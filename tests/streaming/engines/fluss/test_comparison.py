@@ -15,12 +15,16 @@ class Archive:
     """An `Archived` that holds what it is told."""
 
     held: dict[Partition, set[int]] = field(default_factory=lambda: {TRADES: set(), BOOK: set()})
+    left_behind: int = 0
 
     def refresh(self) -> None:
         raise AssertionError("that is the caller's")
 
     def frontier(self, partition: Partition) -> int:
         return min(set(range(10**4)) - self.held[partition])
+
+    def reached(self, partition: Partition) -> int:
+        return self.left_behind
 
     def holes(self, partition: Partition, end: int) -> list[tuple[int, int]]:
         ranges: list[tuple[int, int]] = []
@@ -69,6 +73,20 @@ def test_what_flink_has_not_reached_yet_is_not_missing() -> None:
         clock.now += 10
     archive.held[TRADES] |= set(range(50, 1900))
     assert comparison.compare({TRADES: 2000}) == [Missing(TRADES, 10, 49)]
+
+
+def test_a_product_that_comes_after_another_is_on_its_way_while_it_comes_forward() -> None:
+    archive = Archive()
+    comparison, clock = compared(archive)
+    archive.held[TRADES] = {*range(10), *range(10, 100, 2)}  # even ones are of the faster product
+    archive.held[TRADES].remove(4)
+    for archive.left_behind in (9, 11, 13):
+        archive.held[TRADES].add(archive.left_behind)
+        found = comparison.compare({TRADES: 100})
+        clock.now += GRACE
+    assert found == [Missing(TRADES, 4, 4)]
+    found = comparison.compare({TRADES: 100})  # it stands still
+    assert found == [Missing(TRADES, 4, 4), *(Missing(TRADES, at, at) for at in range(15, 100, 2))]
 
 
 def test_the_last_messages_are_missing_when_nothing_comes_after_them() -> None:

@@ -24,6 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import lakehouse
 from lakehouse.home import HomeError
 from lakehouse.settings import SettingsError, load_settings
+from lakehouse.stores.iceberg import IcebergStoreError
+from lakehouse.stores.paimon_files import PaimonStoreError
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import seals
 from lakehouse_assets.definitions import build_defs
@@ -153,7 +155,7 @@ def main() -> int:
     try:
         with _instance() as instance:
             backfill(arguments.days, instance, Console(), stop)
-    except (SettingsError, HomeError, BackfillError) as error:
+    except (SettingsError, HomeError, IcebergStoreError, PaimonStoreError, BackfillError) as error:
         print(f"backfill: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

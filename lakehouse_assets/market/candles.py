@@ -11,6 +11,7 @@ from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.engines.flink.errors import FlinkUnavailableError
+from streaming.engines.rebuilding import Rebuilt
 
 FLINK_RETRIES = 5
 FIRST_WAIT_SECONDS = 15
@@ -47,10 +48,10 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
         with lakehouse.iceberg() as store, lakehouse.paimon() as candles:
             snapshot_id = store.snapshot_id(TRADES)
             sealed = (product, day) in seals(store)
-            changed = False
+            rebuilt = Rebuilt(changed=False)
             if sealed:
                 try:
-                    changed = lakehouse.rebuilder(store, candles)(product, day, snapshot_id)
+                    rebuilt = lakehouse.rebuilder(store, candles)(product, day, snapshot_id)
                 except FlinkUnavailableError as error:
                     wait = FIRST_WAIT_SECONDS * 2**context.retry_number
                     context.log.warning(f"{error}. Next attempt in {wait} s")
@@ -66,8 +67,10 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
                 "dagster/partition_row_count": there.num_rows,
                 "trades_snapshot_id": str(snapshot_id),
                 "snapshot_id": str(candles.snapshot_id(CANDLES_1M)),
-                "changed": changed,
+                "changed": rebuilt.changed,
             }
+            if rebuilt.job_id is not None:
+                metadata["flink_job_id"] = rebuilt.job_id
             scope = Scope.of(store, product, day, lakehouse.lateness_minutes)
         with duckdb.get_connection() as connection:
             return dg.MaterializeResult(

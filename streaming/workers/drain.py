@@ -21,9 +21,12 @@ from lakehouse import logs
 from lakehouse.home import Home, HomeError, LastRun
 from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores import schemas, sql
-from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.hot_store import HotStoreError
+from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
 from lakehouse.stores.lock import AlreadyRunningError
 from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.paimon_files import PaimonStoreError
+from streaming.engines.flink.errors import FlinkError
 from streaming.engines.overdue import rebuild_overdue
 from streaming.engines.rebuilding import rebuilder
 from streaming.exchanges.recording import RecordingError
@@ -191,6 +194,7 @@ def main() -> int:
     except (
         *(SettingsError, HomeError, PreparationError, DrainError, AlreadyRunningError),
         *(RecordingError, FeedError, SpineError, StageError),
+        *(IcebergStoreError, PaimonStoreError, HotStoreError, FlinkError),
     ) as error:
         print(f"lakehouse stream: {error}", file=sys.stderr)
         return 1

@@ -90,13 +90,15 @@ def test_a_day_is_sealed_and_its_candles_are_rebuilt_by_flink(world: FlinkWorld)
     assert all(stats.files == 1 for stats in world.iceberg.partitions(TRADES))
     before = world.candle_rows()
     # A day's first and last candle are complete or not by what Flink sees of the day beside it, as before.
-    assert not rebuild_day("BTC-USD", DAYS[0], None)
+    assert not rebuild_day("BTC-USD", DAYS[0], None).changed
     assert world.candle_rows().equals(before)
     late = trade("BTC-USD", 9_000_000, START, late=2)
     world.push([late])
     world.wait(lambda: world.iceberg_rows("trades").num_rows == len(world.seen), "the late trade is missing")
     asyncio.run(seal_day(world.iceberg, None, "BTC-USD", DAYS[0]))
-    assert rebuild_day("BTC-USD", DAYS[0], world.iceberg.snapshot_id(TRADES))
+    rebuilt = rebuild_day("BTC-USD", DAYS[0], world.iceberg.snapshot_id(TRADES))
+    assert rebuilt.changed
+    assert rebuilt.job_id is not None
     counts = world.paimon.scan(CANDLES_1M, product="BTC-USD", day=DAYS[0])["trade_count"].to_pylist()
     archived = world.iceberg.scan(TRADES, product="BTC-USD", day=DAYS[0])
     assert sum(counts) == archived.num_rows

@@ -15,6 +15,7 @@ from lakehouse.stores.seals import known_edges
 from streaming.engines.flink import batch
 from streaming.engines.flink.job_manager import JobProgress
 from streaming.engines.flink.target import flink_target
+from streaming.engines.rebuilding import Rebuilt
 
 _log = structlog.get_logger()
 
@@ -27,7 +28,7 @@ def rebuild_day(
     product: str,
     day: date,
     snapshot_id: int | None,
-) -> bool:
+) -> Rebuilt:
     """Make a day's candles those of its archived trades; see `streaming.engines.rebuilding.RebuildDay`.
 
     Raises:
@@ -35,7 +36,7 @@ def rebuild_day(
     """
     snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
     if snapshot_id is None:
-        return False
+        return Rebuilt(changed=False)
     before = candles.scan(CANDLES_1M, product=product, day=day).sort_by("start")
 
     def tell(progress: JobProgress) -> None:
@@ -49,7 +50,7 @@ def rebuild_day(
         )
 
     with _kept(archive, snapshot_id, f"candles.{product}.{day.isoformat()}"):
-        batch.rebuild_day(
+        job_id = batch.rebuild_day(
             flink_target(settings, home),
             product,
             day,
@@ -57,7 +58,8 @@ def rebuild_day(
             edges=known_edges(archive, product, day),
             on_progress=tell,
         )
-    return not candles.scan(CANDLES_1M, product=product, day=day).sort_by("start").equals(before)
+    after = candles.scan(CANDLES_1M, product=product, day=day).sort_by("start")
+    return Rebuilt(not after.equals(before), job_id)
 
 
 @contextmanager

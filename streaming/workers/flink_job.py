@@ -5,7 +5,6 @@ With `--once` it only has the job run, and ends: what containers start before ev
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ import structlog
 
 from lakehouse import logs
 from lakehouse.home import Home, HomeError, home_of
-from lakehouse.market.time import SECOND_US, now_us
 from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores.fluss_connection import FlussStoreError, FlussUnavailableError, target_of
 from lakehouse.stores.fluss_writer import event_loop
@@ -25,9 +23,10 @@ from lakehouse.stores.paimon_files import PaimonStoreError
 from streaming.engines.flink import metrics
 from streaming.engines.flink.errors import FlinkError, StateLostError
 from streaming.engines.flink.lag import Lag
+from streaming.engines.flink.reporting import Reporter
 from streaming.engines.flink.streaming_job import StreamingJob, prepare
 from streaming.engines.flink.target import FlinkTarget, flink_target
-from streaming.engines.flink.watch import Circles, Look, look
+from streaming.engines.flink.watch import Look, look
 from streaming.workers.metrics import serve
 from streaming.workers.stop_signal import StopSignal
 
@@ -52,8 +51,7 @@ class Keeper:
         self._target = target
         self._job = job
         self._lag = lag
-        self._circles = Circles()
-        self._last: Look | None = None
+        self._reporter = Reporter()
 
     def step(self) -> Look:
         """Have the job run, and report how it is.
@@ -65,41 +63,14 @@ class Keeper:
         job = self._job.ensure()
         with self._target.job_manager() as manager:
             found = look(manager, job)
-        self._report(found)
+        self._reporter.tell(found)
         for table, rows in self._lag.rows(found.positions).items():
             metrics.LAG_ROWS.labels(table).set(rows)
         return found
 
-    def _report(self, found: Look) -> None:
-        metrics.RUNNING.set(found.job.state == "RUNNING")
-        metrics.STATE.clear()
-        metrics.STATE.labels(found.job.state.lower()).set(1)
-        metrics.RESTARTS.set(found.restarts)
-        checkpoints = found.checkpoints
-        last_us = checkpoints.last_us
-        age = math.nan if last_us is None else max(now_us() - last_us, 0) / SECOND_US
-        metrics.CHECKPOINT_AGE_SECONDS.set(age)
-        metrics.CHECKPOINTS_FAILED.set(checkpoints.failed)
-        metrics.STATE_BYTES.set(checkpoints.state_bytes)
-        if checkpoints.last_seconds is not None:
-            metrics.CHECKPOINT_SECONDS.set(checkpoints.last_seconds)
-        circling = self._circles.circling(found.job.id, found.restarts)
-        metrics.CIRCLING.set(circling)
-        last, self._last = self._last, found
-        if last is None or last.job.id != found.job.id or found.restarts == last.restarts:
-            return
-        where = {"job": found.job.id, "restarts": found.restarts, "problem": found.failure}
-        if circling:
-            _log.error("the streaming job restarts in circles", **where)
-        else:
-            _log.warning("the streaming job was restarted", **where)
-
-    def lost(self) -> None:
-        """Report that nothing is known of the job now."""
-        metrics.RUNNING.set(0)
-        metrics.STATE.clear()
-        metrics.STATE.labels("unknown").set(1)
-        metrics.ERRORS.inc()
+    def lost(self, problem: str) -> None:
+        """Report that nothing is known of the job now, and why."""
+        self._reporter.lost(problem)
 
 
 @contextmanager
@@ -140,7 +111,7 @@ def keep(settings: Settings, home: Home, stop: StopSignal) -> None:
                 if isinstance(error, StateLostError):
                     raise
                 failures += 1
-                keeper.lost()
+                keeper.lost(str(error))
                 _log.warning("the streaming job can't be kept now", failures=failures, problem=str(error))
                 pause = min(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
                 stop.wait(pause)

@@ -7,6 +7,7 @@ from lakehouse.home import Home
 from lakehouse.settings import Settings
 from streaming.workers.metrics import Samples, scrape, total
 from streaming.workers.roster import readers
+from streaming.workers.stations import stations
 
 
 def progress_lines(settings: Settings, home: Home) -> Iterator[str]:
@@ -18,9 +19,12 @@ def progress_lines(settings: Settings, home: Home) -> Iterator[str]:
         received, asked = total(feed, "lakehouse_feed_received_total"), time.monotonic()
         rate = 0.0 if asked_before is None else max(received - received_before, 0) / (asked - asked_before)
         received_before, asked_before = received, asked
-        parts = [label, _feed_part(feed, settings, rate)]
-        for stage in readers(settings):
-            parts.append(_stage_part(stage, scrape(home, stage)))
+        fed = _feed_part(feed, settings, rate)
+        if settings.engine_kind == "flink":
+            others = {worker: scrape(home, worker) for worker in ("bridge", "flink_job")}
+            parts = [label, stations(fed, {"feed": feed, **others})]
+        else:
+            parts = [label, fed, *(_stage_part(stage, scrape(home, stage)) for stage in readers(settings))]
         gaps = int(total(feed, "lakehouse_feed_gaps_open"))
         parts.append("no gaps" if gaps == 0 else f"{gaps} GAPS OPEN")
         yield " | ".join(parts)

@@ -9,8 +9,11 @@ from rich.table import Table
 from lakehouse.home import Home, HomeError, home_of
 from lakehouse.settings import Settings, SettingsError, load_settings
 from lakehouse.stores import sql
+from lakehouse.stores.iceberg import IcebergStoreError
+from lakehouse.stores.paimon_files import PaimonStoreError
 from streaming.workers.metrics import Samples, scrape, total
 from streaming.workers.roster import WORKERS, readers
+from streaming.workers.stations import problems, stations
 from streaming.workers.supervisor import supervised
 
 LAG_LIMIT = 500_000
@@ -24,7 +27,7 @@ STALE_SECONDS = 30.0
 class Report:
     """What was found, and the part of it that is wrong."""
 
-    tables: list[Table] = field(default_factory=list)
+    shown: list[Table | str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -33,7 +36,9 @@ def report(settings: Settings, home: Home) -> Report:
     found = Report()
     samples = {worker: scrape(home, worker) for worker in WORKERS}
     _workers(found, supervised(home), samples)
-    _lag(found, samples, readers(settings))
+    if settings.engine_kind == "flink":
+        _stations(found, samples, settings)
+    _lag(found, samples, readers(settings), table=settings.engine_kind != "flink")
     _freshness(found, samples[readers(settings)[0]], live=settings.recording is None)
     _intake(found, samples["feed"])
     _missing_and_refused(found, home)
@@ -48,24 +53,31 @@ def _workers(found: Report, states: dict[str, str], samples: dict[str, Samples |
         if name == "feed" and state == "EXITED":
             continue  # the end of a recording
         if state not in ("RUNNING", "STARTING"):
-            found.wrong.append(f"worker {name} is {state.lower()}")
+            found.wrong.append(f"worker {name} is {state.lower()}: see logs/{name}.log")
         elif answers == "silent":
             found.wrong.append(f"worker {name} doesn't answer (yet)")
     if not states:
         found.wrong.append("nothing is running: start it with `lakehouse up`")
-    found.tables.append(table)
+    found.shown.append(table)
 
 
-def _lag(found: Report, samples: dict[str, Samples | None], stages: tuple[str, ...]) -> None:
-    table = Table("stage", "topic", "partition", "messages behind", title="Lag", title_justify="left")
+def _stations(found: Report, samples: dict[str, Samples | None], settings: Settings) -> None:
+    ages = (samples["feed"] or {}).get("lakehouse_feed_freshness_seconds", {}).values()
+    found.shown.append(stations(f"feed {min(ages):.1f} s old" if ages else "feed ?", samples))
+    found.wrong += problems(samples, settings)
+
+
+def _lag(found: Report, samples: dict[str, Samples | None], stages: tuple[str, ...], *, table: bool) -> None:
+    rows = Table("stage", "topic", "partition", "messages behind", title="Lag", title_justify="left")
     for worker in stages:
         for labels, lag in sorted((samples[worker] or {}).get("lakehouse_engine_lag_messages", {}).items()):
             names = dict(labels)
-            table.add_row(names["stage"], names["topic"], names["partition"], f"{lag:,.0f}")
+            rows.add_row(names["stage"], names["topic"], names["partition"], f"{lag:,.0f}")
             if lag > LAG_LIMIT:
                 where = f"{names['topic']}/{names['partition']}"
                 found.wrong.append(f"{names['stage']} is {lag:,.0f} messages behind in {where}")
-    found.tables.append(table)
+    if table:
+        found.shown.append(rows)
 
 
 def _freshness(found: Report, hot: Samples | None, *, live: bool) -> None:
@@ -76,7 +88,7 @@ def _freshness(found: Report, hot: Samples | None, *, live: bool) -> None:
     # One product may be quiet, and a gap would show; all of them at once are not.
     if live and ages and min(ages.values()) > STALE_SECONDS:
         found.wrong.append(f"the newest trade of any product is {min(ages.values()):.0f} s old")
-    found.tables.append(table)
+    found.shown.append(table)
 
 
 def _intake(found: Report, feed: Samples | None) -> None:
@@ -86,7 +98,7 @@ def _intake(found: Report, feed: Samples | None) -> None:
     counts = {name: int(total(feed, f"lakehouse_feed_{name}_total")) for name in names}
     table = Table(*names, title="Inputs since the feed started", title_justify="left")
     table.add_row(*(f"{count:,}" for count in counts.values()))
-    found.tables.append(table)
+    found.shown.append(table)
     unaccounted = int(total(feed, "lakehouse_feed_unaccounted"))
     if unaccounted:
         found.wrong.append(f"{unaccounted:,} inputs are neither accepted, duplicate nor quarantined")
@@ -97,7 +109,12 @@ def _intake(found: Report, feed: Samples | None) -> None:
 def _missing_and_refused(found: Report, home: Home) -> None:
     if not home.folder.exists():
         return
-    with sql.connect(home) as connection:
+    try:
+        connected = sql.connect(home)
+    except (IcebergStoreError, PaimonStoreError) as error:
+        found.wrong.append(str(error))
+        return
+    with connected as connection:
         gaps = connection.execute(
             "SELECT product, count(*), sum(last_trade_id - first_trade_id + 1) FROM gaps_open "
             "GROUP BY product ORDER BY product"
@@ -109,11 +126,11 @@ def _missing_and_refused(found: Report, home: Home) -> None:
     for product, count, trades in gaps:
         table.add_row(product, f"{count:,}", f"{trades:,}")
         found.wrong.append(f"{trades:,} trades of {product} are missing")
-    found.tables.append(table)
+    found.shown.append(table)
     table = Table("reason", "inputs", title="Quarantine", title_justify="left")
     for reason, count in refused:
         table.add_row(reason, f"{count:,}")
-    found.tables.append(table)
+    found.shown.append(table)
 
 
 def main() -> int:
@@ -121,16 +138,16 @@ def main() -> int:
     try:
         settings = load_settings()
         home = home_of(settings)
+        found = report(settings, home)
     except (SettingsError, HomeError) as error:
         print(f"lakehouse status: {error}", file=sys.stderr)
         return 1
-    found = report(settings, home)
     console = Console()
     label = "SIMULATED data" if home.namespace == "simulated" else "market data"
     console.print(f"{home.root} ({label})", highlight=False, soft_wrap=True)
-    for table in found.tables:
-        if table.row_count:
-            console.print(table)
+    for shown in found.shown:
+        if isinstance(shown, str) or shown.row_count:
+            console.print(shown, highlight=False, soft_wrap=isinstance(shown, str))
     for sentence in found.wrong:
         console.print(f"WRONG: {sentence}", highlight=False, soft_wrap=True)
     if not found.wrong:

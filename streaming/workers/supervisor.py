@@ -260,6 +260,8 @@ def addresses(settings: Settings, *, dagster: bool) -> list[tuple[str, str]]:
     listed = []
     if dagster:
         listed.append(("Dagster", f"http://{settings.host}:{settings.dagster_port}"))
+    if settings.engine_kind == "flink":
+        listed.append(("Flink", settings.flink_url))
     if settings.feed_kind == "simulated":
         listed.append(("simulated exchange", f"ws://{settings.host}:{settings.simulated_websocket_port}"))
         listed.append(("its REST interface", f"http://{settings.host}:{settings.simulated_rest_port}"))

@@ -7,8 +7,11 @@ from prometheus_client import Counter, Gauge
 RUNNING: Final = Gauge("lakehouse_flink_running", "1 while the streaming job runs, 0 while it is down.")
 STATE: Final = Gauge("lakehouse_flink_state", "1 for the state the streaming job is in.", ["state"])
 RESTARTS: Final = Gauge("lakehouse_flink_restarts", "Restarts of the job since the JobManager started.")
-CIRCLING: Final = Gauge(
-    "lakehouse_flink_circling", "1 while the streaming job restarts again and again; the log has the cause."
+CIRCLING: Final = Gauge("lakehouse_flink_circling", "1 while the streaming job restarts again and again.")
+FAILURE: Final = Gauge(
+    "lakehouse_flink_failure",
+    "1 for the root cause of what keeps the streaming job from running; without a cause while it runs.",
+    ["cause"],
 )
 CHECKPOINT_AGE_SECONDS: Final = Gauge(
     "lakehouse_flink_checkpoint_age_seconds",

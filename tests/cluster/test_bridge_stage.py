@@ -170,6 +170,25 @@ def test_what_flink_passed_by_is_pushed_again_counted_and_then_well(
     assert check_nothing_is_missing(spine, target) == 8
 
 
+def test_many_holes_are_filled_at_once(target: FlussTarget, spine: SqliteSpine, side: FlussSide) -> None:
+    publish_numbered(spine, 0, 600)
+    push_all(bridge(spine, target, side))
+    partition, other = fullest(spine)
+    archive = Holdings(everything(spine), {})
+    stage = bridge(spine, target, side, archive, grace_seconds=0.1)
+    stage.step()
+    before = rows_in_fluss(target, TRADES).num_rows
+    archive.lacking = {partition: (2, 9), other: (0, 3)}
+    archive.every = 2
+    time.sleep(0.2)
+    stage.step()
+    assert stage.step().behind
+    assert not stage.step().behind
+    assert rows_in_fluss(target, TRADES).num_rows == before + 4 + 2
+    archive.lacking.clear()
+    assert check_nothing_is_missing(spine, target) == 4 + 2
+
+
 def metric(name: str, labels: dict[str, str] | None = None) -> float:
     labels = {"topic": TRADES} if labels is None else labels
     return REGISTRY.get_sample_value(f"lakehouse_bridge_{name}", labels) or 0.0

@@ -4,15 +4,13 @@ Everything runs as `lakehouse up` starts it. Three processes look at Fluss, Iceb
 up to which trade of each product they hold. A trade's time is the exchange's, which sends it within 4 ms.
 """
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
 
 from benchmarks.figure import Figure, percentile
-from benchmarks.freshness import rate_to_set
+from benchmarks.freshness import look, rate_to_set
 from benchmarks.up import cluster_up
 from lakehouse.home import home_of
 from lakehouse.market.time import SECOND_US, now_us
@@ -101,25 +99,10 @@ def measure() -> list[Figure]:
     return figures
 
 
-def _look(until_us: int, pause: float, newest: Callable[[], Newest]) -> list[Sighting]:
-    """Note each change of what a store holds."""
-    seen: list[Sighting] = []
-    before: Newest = {}
-    while now_us() < until_us:
-        current = newest()
-        at_us = now_us()
-        seen += [
-            (at_us, product, up_to) for product, up_to in current.items() if before.get(product) != up_to
-        ]
-        before = current
-        time.sleep(pause)
-    return seen
-
-
 def _hot(settings: Settings, until_us: int) -> list[Sighting]:
     target = target_of(settings, home_of(settings).create())
     with FlussHotModel.open(target, window_minutes=1) as model:
-        return _look(until_us, 0.002, lambda: dict(model.newest_us()))
+        return look(until_us, 0.002, model.newest_us)
 
 
 def _iceberg(settings: Settings, until_us: int) -> list[Sighting]:
@@ -128,7 +111,7 @@ def _iceberg(settings: Settings, until_us: int) -> list[Sighting]:
         def newest() -> Newest:
             return {part.product or "": part.max_trade_id or 0 for part in store.partitions(ARCHIVED)}
 
-        return _look(until_us, 0.1, newest)
+        return look(until_us, 0.1, newest)
 
 
 def _paimon(settings: Settings, until_us: int) -> list[Sighting]:
@@ -142,7 +125,7 @@ def _paimon(settings: Settings, until_us: int) -> list[Sighting]:
                 found[product] = max(last, found.get(product, 0))
             return found
 
-        return _look(until_us, 0.1, newest)
+        return look(until_us, 0.1, newest)
 
 
 def _log(settings: Settings) -> dict[str, np.ndarray]:

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,8 @@ WORKERS = ("simulated_exchange", "feed", "hot", "archive", "candles")
 
 _EVENT, _RECEIVED, _SOURCE = range(3)
 """Columns of `_times`."""
+
+Key = TypeVar("Key", int, str)
 
 Sighting = tuple[int, int, int]
 """When it was seen (µs UTC), a partition, and its next offset by then."""
@@ -147,24 +150,22 @@ def _end(worker: str, process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"{worker} ended with {died} while it was measured")
 
 
-def _look(until_us: int, pause: float, offsets: Callable[[], dict[int, int]]) -> list[Sighting]:
-    """Note each change of a store's offsets."""
-    seen: list[Sighting] = []
-    before: dict[int, int] = {}
+def look(until_us: int, pause: float, newest: Callable[[], Mapping[Key, int]]) -> list[tuple[int, Key, int]]:
+    """Note each change of what a store holds: when it was seen, of what, and its newest by then."""
+    seen: list[tuple[int, Key, int]] = []
+    before: Mapping[Key, int] = {}
     while now_us() < until_us:
-        current = offsets()
+        current = newest()
         at_us = now_us()
-        seen += [
-            (at_us, number, offset) for number, offset in current.items() if before.get(number) != offset
-        ]
-        before = current
+        seen += [(at_us, key, up_to) for key, up_to in current.items() if before.get(key) != up_to]
+        before = dict(current)
         time.sleep(pause)
     return seen
 
 
 def _hot(home: Home, until_us: int) -> list[Sighting]:
     with HotStore.open(home.hot_store) as store:
-        return _look(
+        return look(
             until_us,
             0.001,
             lambda: {number: at for (topic, number), at in store.offsets().items() if topic == TRADES},
@@ -173,7 +174,7 @@ def _hot(home: Home, until_us: int) -> list[Sighting]:
 
 def _iceberg(home: Home, until_us: int) -> list[Sighting]:
     with IcebergStore.open(home) as store:
-        return _look(until_us, 0.02, lambda: store.offsets(TRADES_TABLE))
+        return look(until_us, 0.02, lambda: store.offsets(TRADES_TABLE))
 
 
 def _paimon(home: Home, until_us: int) -> list[Sighting]:
@@ -187,7 +188,7 @@ def _paimon(home: Home, until_us: int) -> list[Sighting]:
                 decoded[state] = OpenMinutes.restored(state, 0)[1]
             return decoded.get(state, {})
 
-        return _look(until_us, 0.02, offsets)
+        return look(until_us, 0.02, offsets)
 
 
 def _times(spine: SqliteSpine, number: int) -> npt.NDArray[np.int64]:

@@ -126,6 +126,12 @@ class Workers:
             process.wait()
         self.running.clear()
 
+    def revive(self, name: str) -> None:
+        """Start a worker again if it ended, as its supervisor does."""
+        if self.running[name].poll() is not None:
+            del self.running[name]
+            self.start(name)
+
     def log(self, name: str) -> str:
         """The end of a worker's log."""
         return (self.folder / f"{name}.log").read_text()[-4000:]

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running_workers import STAGES, Log, free_ports, workers
+from running_workers import STAGES, Log, Workers, free_ports, wait_until, workers
 from truth import check_tables
 
 from benchmarks.iggy_server import IggyServer, iggy_values
@@ -14,6 +14,12 @@ from streaming.exchanges.simulated.market import SimulatedMarket
 
 PRODUCTS = ("BTC-USD", "ETH-USD", "LINK-USD")
 RATE = 800.0
+
+
+def is_working_again(platform: Workers, worker: str) -> bool:
+    """Tell whether it works; one that finds no server as it starts ends, and is started again."""
+    platform.revive(worker)
+    return platform.is_working(worker)
 
 
 @pytest.mark.timeout(1800)
@@ -62,9 +68,8 @@ def test_faults_of_iggy_lose_and_double_nothing_in_the_tables(
                     case worker:
                         platform.kill(worker)
                         platform.start(worker)
-                        # One that finds no server as it starts ends, for its supervisor to start it again.
-                        platform.wait_until(
-                            lambda worker=worker: platform.is_working(worker), 60, f"{worker} works"
+                        wait_until(
+                            lambda worker=worker: is_working_again(platform, worker), 60, f"{worker} works"
                         )
             now = now_us()
             last_ids = {product: market[product].last_id_before(now) for product in PRODUCTS}

@@ -68,7 +68,7 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: th
     """Seal the last days of every product of the settings, until `stop` is set.
 
     Raises:
-        KeyboardInterrupt: `stop` was set; the day that was being sealed is not.
+        KeyboardInterrupt: `stop` was set, or a signal came; the day that was being sealed is not.
         BackfillError: a day could not be sealed; the others were.
         SettingsError: a setting is wrong.
     """
@@ -96,7 +96,7 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: th
             run = job.execute_in_process(
                 partition_key=key, instance=instance, run_config=_QUIET, raise_on_error=False
             )
-            if stop.is_set():
+            if stop.is_set() or _was_interrupted(run):
                 raise KeyboardInterrupt
             if not run.success:
                 failed[key] = f"{_problem(run)} (run {run.run_id})"
@@ -113,6 +113,15 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: th
             "Dagster shows the runs; start again to go on with these days"
         )
     console.print(f"{len(keys)} product-days, {trades:,} trades in {time.monotonic() - started:.0f} s.")
+
+
+def _was_interrupted(run: dg.ExecuteInProcessResult) -> bool:
+    """Tell whether a signal ended a run: while one goes on, Dagster takes signals itself and tells nobody."""
+    return any(
+        error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+        for failure in run.get_step_failure_events()
+        for error in (failure.step_failure_data.error,)
+    )
 
 
 def _problem(run: dg.ExecuteInProcessResult) -> str:

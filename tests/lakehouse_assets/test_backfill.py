@@ -1,3 +1,6 @@
+import asyncio
+import os
+import signal
 import threading
 from datetime import date, timedelta
 from io import StringIO
@@ -76,6 +79,24 @@ def test_an_error_is_said_with_the_day(
     monkeypatch.setattr("lakehouse_assets.market.trades.seal_day", broken)
     with pytest.raises(BackfillError, match=r"BTC-USD: OSError: no space left on the device \(run "):
         backfill(1, instance, Console(file=StringIO()), threading.Event())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_day_ends_it(
+    tables: Lakehouse,
+    instance: dg.DagsterInstance,
+    yesterday: date,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    async def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("lakehouse_assets.market.trades.seal_day", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backfill(1, instance, Console(file=StringIO()), threading.Event())
+    assert instance.get_runs_count() == 1
 
 
 def test_stopping_ends_it_after_the_run_that_goes_on_and_the_next_start_goes_on(

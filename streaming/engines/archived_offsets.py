@@ -21,7 +21,7 @@ from lakehouse.stores.iceberg_files import PartitionKey, read_files
 from lakehouse.stores.schemas import BOOK, QUOTES, TRADES, Table
 from streaming.engines.embedded.decode import products, trade_records
 from streaming.spine import topics
-from streaming.spine.contract import Batch, Partition, Spine, partition_number
+from streaming.spine.contract import Batch, OffsetAheadError, Partition, Spine, partition_number
 
 TABLES: Final = {topics.TRADES: TRADES, topics.QUOTES: QUOTES, topics.BOOK: BOOK}
 
@@ -77,9 +77,10 @@ class ArchivedOffsets:
 
         Raises:
             IcebergStoreError: the archive can't be read.
-            SpineError: the log did not answer.
+            SpineError: the log did not answer, or ends before what came from it.
         """
         for topic, table in TABLES.items():
+            reached = set()
             files = {file.file_path: file for file in self._store.data_files(table)}
             new = [file for path, file in files.items() if path not in self._read[topic]]
             if topic == topics.TRADES:
@@ -88,8 +89,11 @@ class ArchivedOffsets:
             for file in new:
                 partition = self._partition_of(topic, file)
                 self._reach(partition, table, file)
+                reached.add(partition)
                 if not self._knows_all(partition, table, file):
                     wanted[partition].append(file.file_path)
+            for partition in reached:
+                self._check_end(partition)
             for partition, paths in wanted.items():
                 for at in range(0, len(paths), FILES_AT_ONCE):
                     self._take_in(partition, table, paths[at : at + FILES_AT_ONCE])
@@ -151,6 +155,11 @@ class ArchivedOffsets:
         if bounds is not None and product is not None and bounds[1] >= 0:  # a backfilled row has no place
             newest = self._newest[partition]
             newest[product] = max(newest.get(product, 0), bounds[1])
+
+    def _check_end(self, partition: Partition) -> None:
+        newest, end = max(self._newest[partition].values(), default=-1), self._spine.end(partition)
+        if newest >= end:
+            raise OffsetAheadError(partition, newest + 1, end)
 
     def _knows_all(self, partition: Partition, table: Table, file: DataFile) -> bool:
         """Tell by a file's bounds whether all its offsets are held already."""

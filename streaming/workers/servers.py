@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from lakehouse.home import Home
 from lakehouse.settings import Settings
 from streaming.cluster.definition import load
 from streaming.cluster.iggy import HOW_TO_GET
@@ -15,16 +16,18 @@ _ANSWER_SECONDS = 2.0
 
 
 @contextmanager
-def servers(settings: Settings, say: Callable[[str], None]) -> Iterator[Settings]:
+def servers(settings: Settings, home: Home, say: Callable[[str], None]) -> Iterator[Settings]:
     """Run what the tiers need for the block, and give the settings that hold then.
 
     A cluster that runs already is used and left running; servers on other machines are used as they are.
-    Where the profile alone asks for Iggy and nobody answers, the log is the embedded one, and it is said.
+    Where the profile alone asks for Iggy and nobody answers, the log of a new home is the embedded one, and
+    it is said.
 
     Raises:
         ClusterError: it can't be started.
+        HomeError: the home can't be read.
     """
-    settings = _with_a_log(settings, say)
+    settings = _with_a_log(settings, home, say)
     if settings.hot_store_kind == "sqlite" or not _is_here(settings):
         yield settings
         return
@@ -42,13 +45,15 @@ def servers(settings: Settings, say: Callable[[str], None]) -> Iterator[Settings
             cluster.down()
 
 
-def _with_a_log(settings: Settings, say: Callable[[str], None]) -> Settings:
+def _with_a_log(settings: Settings, home: Home, say: Callable[[str], None]) -> Settings:
     if settings.spine_kind == "sqlite" or settings.spine is not None or settings.iggy_binary:
         return settings
     place = urlsplit(f"//{settings.iggy_address}")
     try:
         socket.create_connection((place.hostname or "", place.port or 0), _ANSWER_SECONDS).close()
     except (OSError, ValueError):
+        if home.settled("log", "sqlite") != "sqlite":
+            return settings
         say(HOW_TO_GET.format(image=load().images["iggy"]))
         return settings.model_copy(update={"spine": "sqlite"})
     return settings

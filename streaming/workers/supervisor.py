@@ -15,8 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xmlrpc.client import Fault, ServerProxy
 
@@ -201,16 +202,9 @@ def running(chosen: list[Program], settings: Settings, home: Home) -> Iterator[s
         stale.unlink()
     config = home.run / "supervisord.conf"
     config.write_text(configuration(chosen, home, socket_path(home)))
-    environment = os.environ | {
-        "LAKEHOUSE_HOME": str(home.root),
-        "LAKEHOUSE_FEED": settings.feed,
-        "LAKEHOUSE_SPINE": settings.spine_kind,
-        "DAGSTER_HOME": str(_dagster_home(home)),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-    }
     process = subprocess.Popen(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
-        env=environment,
+        env=_environment(settings, home),
         start_new_session=True,  # Ctrl-C reaches this process only, which then stops the rest in order
     )
     try:
@@ -224,6 +218,17 @@ def running(chosen: list[Program], settings: Settings, home: Home) -> Iterator[s
             raise UpError(f"the workers did not stop within {2 * STOP_SECONDS} s: see {home.logs}") from None
 
 
+def _environment(settings: Settings, home: Home) -> dict[str, str]:
+    """Return what the processes inherit: they read the settings for themselves."""
+    return os.environ | {
+        "LAKEHOUSE_HOME": str(home.root),
+        "LAKEHOUSE_FEED": settings.feed,
+        "LAKEHOUSE_SPINE": settings.spine_kind,
+        "DAGSTER_HOME": str(_dagster_home(home)),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    }
+
+
 def _dagster_home(home: Home) -> Path:
     folder = home.root / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
@@ -232,21 +237,36 @@ def _dagster_home(home: Home) -> Path:
     return folder
 
 
+def _try(settings: Settings, home: Home) -> None:
+    """Have opened once what needs servers; where nothing does, the workers say all there is to say."""
+    if (settings.spine_kind, settings.engine_kind) == ("sqlite", "embedded"):
+        return
+    command = [sys.executable, "-m", "streaming.workers.trial"]
+    done = subprocess.run(
+        command,
+        env=_environment(settings, home),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this process, which stops when it is done
+    )
+    if done.returncode:
+        raise UpError(done.stderr.strip())
+
+
 def _backfill(settings: Settings, home: Home, stop: StopSignal) -> None:
     """Fetch the past days with a progress display of their own; Ctrl-C stops it, the next start resumes."""
     if settings.feed_kind != "simulated" or settings.backfill_days == 0:
         return
     command = [sys.executable, "-m", "lakehouse_assets.backfill", "--days", str(settings.backfill_days)]
-    environment = os.environ | {
-        "LAKEHOUSE_HOME": str(home.root),
-        "LAKEHOUSE_FEED": settings.feed,
-        "DAGSTER_HOME": str(_dagster_home(home)),
-    }
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(command, env=_environment(settings, home), cwd=ROOT, start_new_session=True)
     while process.poll() is None:
         if stop.wait(0.2):
             process.terminate()
-            process.wait()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()  # a day is sealed by one commit, or not
+                process.wait()
             return
     if process.returncode:
         raise UpError(
@@ -283,10 +303,12 @@ def up(settings: Settings, *, dagster: bool, stop: StopSignal, console: Console)
     with held(home.run, "up", wait=False):
         stop_leftovers(home)
         check_ports(settings, dagster=dagster)
-        with (
-            servers(settings, lambda line: console.print(line, highlight=False, soft_wrap=True)) as settings,
-            running(programs(settings, dagster=dagster), settings, home) as supervisord,
-        ):
+        with ExitStack() as stack:
+            say = partial(console.print, highlight=False, soft_wrap=True)
+            settings = stack.enter_context(servers(settings, home, say))
+            _try(settings, home)
+            chosen = programs(settings, dagster=dagster)
+            supervisord = stack.enter_context(running(chosen, settings, home))
             if home.namespace == "simulated":
                 console.print("The data is SIMULATED: a market made from a seed, not a real one.")
             for label, address in addresses(settings, dagster=dagster):

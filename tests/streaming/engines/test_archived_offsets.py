@@ -22,7 +22,7 @@ from streaming.engines import archived_offsets
 from streaming.engines.archived_offsets import ArchivedOffsets
 from streaming.engines.embedded.decode import ROWS
 from streaming.sealing.day import seal_day
-from streaming.spine.contract import Batch, Partition, Spine
+from streaming.spine.contract import Batch, OffsetAheadError, Partition, Spine
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import BRIDGE
 
@@ -302,6 +302,21 @@ def test_a_long_range_is_looked_into_as_far_as_needed(
     archived.refresh()
     assert archived.frontier(at("trades")) == 40
     assert archived.holes(at("trades"), 41) == [(40, 40)]
+
+
+@pytest.mark.parametrize("topic", ["trades", "book"])
+def test_a_log_that_ends_before_what_came_from_it_is_told(
+    spine: SqliteSpine, store: IcebergStore, tmp_path: Path, topic: str
+) -> None:
+    publish_trades(spine, range(5))
+    spine.publish({at("book"): [book(2)] * 5})
+    archive(store, spine, topic, range(5))
+    with SqliteSpine.open(tmp_path / "another.db", 1) as another:
+        publish_trades(another, range(4))
+        another.publish({at("book"): [book(2)] * 4})
+        archived = ArchivedOffsets(store, another)
+        with pytest.raises(OffsetAheadError, match=f"{topic}/0 ends at offset 4, but 5 was reached before"):
+            archived.refresh()
 
 
 def test_what_is_reached_is_what_the_last_of_the_products_came_to(

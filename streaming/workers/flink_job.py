@@ -64,7 +64,8 @@ class Keeper:
         with self._target.job_manager() as manager:
             found = look(manager, job)
         self._reporter.tell(found)
-        for table, rows in self._lag.rows(found.positions).items():
+        from_start = found.checkpoints.last_path is None
+        for table, rows in self._lag.rows(found.positions, from_start=from_start).items():
             metrics.LAG_ROWS.labels(table).set(rows)
         return found
 

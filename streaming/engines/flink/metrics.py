@@ -1,5 +1,6 @@
 """What the keeper of the streaming job reports to Prometheus, each time it has looked."""
 
+import math
 from typing import Final
 
 from prometheus_client import Counter, Gauge
@@ -17,6 +18,7 @@ CHECKPOINT_AGE_SECONDS: Final = Gauge(
     "lakehouse_flink_checkpoint_age_seconds",
     "Time since the last checkpoint, which is the last commit to the tables; NaN before the first.",
 )
+CHECKPOINT_AGE_SECONDS.set(math.nan)
 CHECKPOINT_SECONDS: Final = Gauge("lakehouse_flink_checkpoint_duration_seconds", "How long it took.")
 CHECKPOINTS_FAILED: Final = Gauge("lakehouse_flink_checkpoints_failed", "Checkpoints that came to nothing.")
 STATE_BYTES: Final = Gauge("lakehouse_flink_state_bytes", "Size of the job's state in the last checkpoint.")

@@ -12,6 +12,7 @@ import pytest
 from table_rows import DAY, make_candles, make_trades, rows_with_extremes
 
 from lakehouse.home import Home, HomeError
+from lakehouse.settings import load_settings
 from lakehouse.stores import sql
 from lakehouse.stores.hot import HotStore, TopOfBook
 from lakehouse.stores.iceberg import IcebergStore
@@ -175,6 +176,18 @@ def test_decimals_and_times_are_exact_in_csv_and_json(home: Home) -> None:
     assert "ABC" in raw
     assert json.loads(printed(home, "SELECT 1 AS a, 2 AS a WHERE false", "json")) == []
     assert printed(home, "SELECT 1 AS a, 2 AS a, NULL AS b", "csv") == "a,a_2,b\n1,2,\n"
+
+
+def test_fluss_is_asked_by_the_query_that_names_latest_and_by_no_other(home: Home) -> None:
+    settings = load_settings(hot_store="fluss", fluss_address="127.0.0.1:1", fluss_timeout_seconds=2.0)
+    with sql.connect(home, settings) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() is not None
+        assert ("latest",) in connection.execute("SHOW TABLES").fetchall()
+        with pytest.raises(
+            duckdb.Error, match=r"Fluss at 127\.0\.0\.1:1 .*LAKEHOUSE_FLUSS_ADDRESS"
+        ) as refused:
+            connection.execute("SELECT * FROM latest")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,20 @@ def test_what_can_not_be_done_is_one_sentence(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_another_java_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "jdk" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    for arguments in (["cluster", "up"], ["up", "--no-dagster"]):
+        done = run(tmp_path, *arguments, profile="cluster", spine="sqlite", metrics_port="0")
+        assert done.returncode == 1
+        assert f"lakehouse {arguments[0]}" in done.stderr
+        assert f"Java 17 to 21 is needed, and {java} is Java 11: install one" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_cluster_that_does_not_run_is_said(tmp_path: Path) -> None:
     done = run(tmp_path, "cluster", "status")
     assert done.returncode == 1

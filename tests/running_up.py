@@ -1,0 +1,56 @@
+"""A running `lakehouse up`, as a person started it, and what to ask it."""
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from typed_commands import LAKEHOUSE, environment, output_of, run
+
+
+class Platform:
+    """A running `lakehouse up --no-dagster` and what to ask it."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[str]":
+        self.process = subprocess.Popen(
+            [LAKEHOUSE, "up", "--no-dagster"],
+            env=environment(self.folder, **self.settings),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self.process
+
+    def stop(self) -> str:
+        self.process.send_signal(signal.SIGINT)
+        output, _ = self.process.communicate(timeout=90)
+        return output
+
+    def pid_of(self, worker: str) -> int:
+        endpoint = json.loads((self.folder / "data" / "run" / f"{worker}.json").read_text())
+        return int(endpoint["pid"])
+
+    def ask(self, statement: str) -> list[dict[str, Any]]:
+        text = output_of(self.folder, "sql", "--format", "csv", statement, **self.settings)
+        return list(csv.DictReader(io.StringIO(text)))
+
+    def status(self) -> "subprocess.CompletedProcess[str]":
+        return run(self.folder, "status", **self.settings)
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.3)

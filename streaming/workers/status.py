@@ -12,7 +12,7 @@ from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStoreError
 from lakehouse.stores.paimon_files import PaimonStoreError
 from streaming.workers.metrics import Samples, scrape, total
-from streaming.workers.roster import WORKERS, readers
+from streaming.workers.roster import WORKERS, readers, workers
 from streaming.workers.stations import problems, stations
 from streaming.workers.supervisor import supervised
 
@@ -35,7 +35,11 @@ def report(settings: Settings, home: Home) -> Report:
     """Look at the workers' metrics and at the tables."""
     found = Report()
     samples = {worker: scrape(home, worker) for worker in WORKERS}
-    _workers(found, supervised(home), samples)
+    states = supervised(home)
+    if not states and any(samples.values()):
+        # In containers: nobody but they themselves can be asked.
+        states = dict.fromkeys(workers(settings), "RUNNING")
+    _workers(found, states, samples)
     if settings.engine_kind == "flink":
         _stations(found, samples, settings)
     _lag(found, samples, readers(settings), table=settings.engine_kind != "flink")

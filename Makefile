@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-cluster check bench bench-cluster faults lock clean
+.PHONY: help install run test check bench bench-cluster faults lock clean
 
 help:  ## List what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,12 +22,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 run: install  ## Run everything until Ctrl-C (FEED=simulated, coinbase, binance or recording:PATH; PROFILE=cluster)
 	@$(if $(PROFILE),LAKEHOUSE_PROFILE="$(PROFILE)") $(BIN)/lakehouse up $(if $(FEED),--feed "$(FEED)")
 
-test: install  ## Run the tests
-	$(BIN)/python -m pytest --ignore=tests/cluster
-
-# Not a part of `test` before the cluster profile is finished (docs/cluster.md).
-test-cluster: install  ## Run the tests of the cluster profile, which need Java, Maven and PostgreSQL
-	$(BIN)/python -m pytest tests/cluster
+test: install  ## Run the tests (those of the cluster where Java, Maven and PostgreSQL are installed)
+	$(BIN)/python -m pytest
 
 check: install  ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .
@@ -38,11 +34,11 @@ check: install  ## Check format, lint, types and import directions
 bench: install  ## Measure speed as ratios to limits measured in the same run
 	$(BIN)/python -m benchmarks
 
-bench-cluster: install  ## The same for the cluster profile, whose servers are needed
+bench-cluster: install  ## The same for the cluster profile (Iggy where LAKEHOUSE_TEST_IGGY_BINARY names its server)
 	$(BIN)/python -m benchmarks cluster
 
 faults: install  ## The long campaigns: kills, faults, mutated frames (seeded; SEED=…)
-	$(BIN)/python -m pytest tests/faults --full -q $(if $(SEED),--seed=$(SEED))
+	$(BIN)/python -m pytest tests/faults tests/cluster --full -q $(if $(SEED),--seed=$(SEED))
 
 lock:  ## Pin the dependencies anew, with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -25,7 +25,7 @@ from streaming.engines.embedded.decode import ROWS
 from streaming.engines.fluss.archived import Archived, CommittedByArchive
 from streaming.engines.fluss.bridge import TOPICS, BridgeStage
 from streaming.engines.fluss.current_table import CurrentTable
-from streaming.spine.contract import Partition, Spine, partition_number
+from streaming.spine.contract import Batch, Partition, Spine, partition_number
 from streaming.spine.topics import BOOK, QUOTES, TRADES
 
 TIMEOUT_SECONDS = 20.0
@@ -103,15 +103,21 @@ def publish_numbered(spine: Spine, first: int, count: int) -> None:
     )
 
 
+def batches_of_log(spine: Spine, partition: Partition) -> Iterator[Batch]:
+    """All messages of a partition: one read ends after 64 MiB."""
+    at = 0
+    while (batch := spine.read(partition, at, 10**9)).payloads:
+        yield batch
+        at = batch.next_offset
+
+
 def rows_of_log(spine: Spine, topic: str) -> pa.Table:
     """What the table of a topic has to hold by what the log says, `too_late` aside, in the log's order."""
     table, to_rows = ROWS[topic]
     parts = [table.schema.empty_table()]
     for number in range(spine.partitions):
         partition = Partition(topic, number)
-        batch = spine.read(partition, 0, 10**9)
-        if batch.payloads:
-            parts.append(to_rows(batch, partition))
+        parts += [to_rows(batch, partition) for batch in batches_of_log(spine, partition)]
     return in_order(pa.concat_tables(parts).replace_schema_metadata(None))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from bridge_world import in_order, rows_of_log
+from bridge_world import batches_of_log, in_order, rows_of_log
 from busy_market import Published
 from pydantic import SecretStr
 from reference_candles import from_rows, reference
@@ -118,9 +118,9 @@ class MarketPath:
         """Compute the candles from the log's own bytes, the slow way, one product after the other."""
         made: dict[tuple[str, int], dict[str, object]] = {}
         for number in range(self._spine.partitions):
-            batch = self._spine.read(Partition(TRADES, number), 0, 10**9)
-            records = np.frombuffer(b"".join(batch.payloads), TRADE_RECORD)
-            recorded = np.array(batch.published_us)
+            batches = list(batches_of_log(self._spine, Partition(TRADES, number)))
+            records = np.frombuffer(b"".join(b"".join(batch.payloads) for batch in batches), TRADE_RECORD)
+            recorded = np.array([us for batch in batches for us in batch.published_us])
             for name in np.unique(records["product"]):
                 here = records["product"] == name
                 columns = [records[here][c].tolist() for c in ("trade_id", "event_us", "price", "size")]

@@ -8,18 +8,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from bridge_world import TABLETS
-from busy_market import BusyMarket
+from busy_market import BusyMarket, Published
 from market_path import MarketPath, market_path
 from running_cluster import RunningCluster, running_cluster
+from running_workers import wait_until
+
+from streaming.workers.status import report
 
 RATE = 5_000
 FIRST_SECONDS = 120.0
 REPAIR_SECONDS = 180.0
 
 NOTED_EVERY = "1min"
+
+MISSING = "lakehouse_bridge_missing_messages"
+NOTICED = "are in the log and not in the archive"
 
 
 @contextmanager
@@ -42,29 +49,30 @@ def _with(text: str, name: str, value: str) -> str:
     return text.replace(line, f"{name}: {value}")
 
 
-def repaired(path: MarketPath, market: BusyMarket) -> tuple[float, float]:
-    """Wait until the tables hold what was published so far; return after how long, and how much lacked."""
-    wanted = market.published()
+class Repair(NamedTuple):
+    """How a loss was repaired."""
+
+    seconds: float
+    most_missing: float
+    """By the bridge's metric."""
+    said: list[str]
+    """What `lakehouse status` called wrong about it."""
+
+
+def repaired(path: MarketPath, wanted: Published) -> Repair:
+    """Wait until the tables hold what was published, and watch what is said meanwhile."""
     started = time.monotonic()
-    most_missing = 0.0
-    said = None
+    most_missing, said = 0.0, []
     while lacking := path.lacking(wanted):
         took = time.monotonic() - started
-        missing = path.metric("bridge", "lakehouse_bridge_missing_messages") or 0
-        seen = (
-            missing,
-            path.metric("bridge", "lakehouse_bridge_shorter_logs_total"),
-            path.metric("bridge", "lakehouse_bridge_repushed_messages_total"),
-            path.metric("flink_job", "lakehouse_flink_restarts"),
-            path.metric("flink_job", "lakehouse_flink_circling"),
-        )
-        if seen != said:
-            said = seen
-            print(f"{took:5.1f} s: missing, shorter, repushed, restarts, circling: {seen}; {lacking}")
-        most_missing = max(most_missing, missing)
+        missing = path.metric("bridge", MISSING) or 0
+        if missing > most_missing:
+            print(f"{took:5.1f} s: {missing:,.0f} messages missing; {lacking}")
+            most_missing = missing
+            said = said or [one for one in report(path.settings, path.home).wrong if NOTICED in one]
         assert took < REPAIR_SECONDS, f"after {took:.0f} s: {lacking}\n{path.logs()}"
         time.sleep(0.5)
-    return time.monotonic() - started, most_missing
+    return Repair(time.monotonic() - started, most_missing, said)
 
 
 @pytest.mark.timeout(1200)
@@ -87,9 +95,14 @@ def test_lost_rows_are_noticed_and_repaired(
         time.sleep(15)
         path.kill(*killed)
         cluster.start()
-        took, missing = repaired(path, market)
+        found = repaired(path, market.published())
         path.wait_for(market.stop(), REPAIR_SECONDS)
+        wait_until(lambda: path.metric("bridge", MISSING) == 0, 60, "nothing is missing any more")
         rows = path.check()
     counts = ", ".join(f"{count:,} of {table}" for table, count in rows.items())
-    print(f"up to {missing:,.0f} messages missing, all there {took:.0f} s after the kill; {counts}")
-    assert missing > 0
+    print(
+        f"up to {found.most_missing:,.0f} messages missing, all there {found.seconds:.0f} s after the kill; "
+        f"{counts}; {found.said}"
+    )
+    assert found.most_missing > 0
+    assert found.said

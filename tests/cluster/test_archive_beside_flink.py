@@ -47,6 +47,7 @@ def lacking(world: FlinkWorld) -> int:
     return sum(world.spine.end(partition) - archived.frontier(partition) for partition in partitions)
 
 
+@pytest.mark.full
 def test_rows_are_archived_once_whatever_python_commits_and_whatever_is_killed(
     world: FlinkWorld, cluster: RunningCluster, request: pytest.FixtureRequest
 ) -> None:

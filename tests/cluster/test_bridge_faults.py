@@ -15,6 +15,7 @@ RATE = 5_000
 CATCH_UP_SECONDS = 60
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_bridge_and_leader_killed_under_load(
     cluster: RunningCluster, tmp_path: Path, request: pytest.FixtureRequest
@@ -43,6 +44,7 @@ def test_bridge_and_leader_killed_under_load(
     print(f"{market.published:,} trades, {repeated:,} rows repeated, caught up after {took}")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_tablet_server_that_hangs(cluster: RunningCluster, tmp_path: Path) -> None:
     with bridge_process(cluster, tmp_path) as bridge, Market(bridge.home, RATE) as market:
@@ -64,6 +66,7 @@ def test_a_tablet_server_that_hangs(cluster: RunningCluster, tmp_path: Path) -> 
     print(f"caught up after {took:.1f} s without the server that hangs")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_all_tablet_servers_killed_at_once(cluster: RunningCluster, tmp_path: Path) -> None:
     with bridge_process(cluster, tmp_path) as bridge, Market(bridge.home, RATE) as market:

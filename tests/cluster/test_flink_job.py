@@ -66,6 +66,7 @@ def test_a_second_job_is_cancelled(world: FlinkWorld, monkeypatch: pytest.Monkey
     assert [job.id for job in world.live()] == [first.id]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "names",
     [("flink-taskmanager",), ("flink-jobmanager",), ("flink-gateway", "zookeeper")],

@@ -123,6 +123,7 @@ def test_rows_that_are_pushed_again_show_nothing_twice(
         assert model.newest_us() == newest
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_the_model_follows_again_after_a_tablet_server_died(
     cluster: RunningCluster, target: FlussTarget, spine: SqliteSpine, side: FlussSide

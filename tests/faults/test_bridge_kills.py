@@ -16,6 +16,7 @@ CATCH_UP_SECONDS = 60
 VICTIMS = ("bridge", *TABLETS, "fluss-coordinator", "zookeeper")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_killed_under_load_it_catches_up_and_nothing_is_missing(
     tmp_path: Path, request: pytest.FixtureRequest
@@ -23,8 +24,6 @@ def test_killed_under_load_it_catches_up_and_nothing_is_missing(
     chances = random.Random(request.config.getoption("--seed"))
     pairs = list(itertools.combinations(VICTIMS, 2))
     rounds = [(one,) for one in VICTIMS] + chances.sample(pairs, 14)
-    if not request.config.getoption("--full"):
-        rounds = [("bridge", chances.choice(TABLETS))]
     took: dict[tuple[str, ...], float] = {}
     with (
         running_cluster() as cluster,

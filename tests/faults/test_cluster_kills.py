@@ -25,7 +25,7 @@ ROUNDS = 20
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_killed_under_load_the_tables_are_exact_and_catch_up(
     at_once: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,8 +35,6 @@ def test_killed_under_load_the_tables_are_exact_and_catch_up(
     if at_once == 2:
         rounds = chances.sample(rounds, ROUNDS - len(VICTIMS))
     if not request.config.getoption("--full"):
-        if at_once == 1:
-            pytest.skip("a sample of two at once is enough")
         rounds = [("bridge", "flink-taskmanager")]
     took: dict[tuple[str, ...], float] = {}
     with (

@@ -75,6 +75,7 @@ def repaired(path: MarketPath, wanted: Published) -> Repair:
     return Repair(time.monotonic() - started, most_missing, said)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("replicas", "killed"), [(3, TABLETS), (1, TABLETS[:1])], ids=["all", "one replica"])
 def test_lost_rows_are_noticed_and_repaired(
@@ -84,8 +85,6 @@ def test_lost_rows_are_noticed_and_repaired(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not request.config.getoption("--full"):
-        pytest.skip("only with --full")
     with (
         forgetful_cluster(in_sync=min(replicas, 2)) as cluster,
         market_path(cluster, tmp_path, monkeypatch, fluss_replicas=replicas) as path,

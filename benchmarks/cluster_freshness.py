@@ -1,20 +1,26 @@
 """From a trade's own time to when another process can read it, at 12,000 trades a second through the cluster.
 
-Everything runs as `lakehouse up` starts it. Three processes look at Fluss, Iceberg and Paimon and write down
-up to which trade of each product they hold. A trade's time is the exchange's, which sends it within 4 ms.
+The cluster and the workers behind the log run as `lakehouse up` starts them; in the place of the exchange and
+the feed, which need a core for themselves, a process publishes to the log every 10 ms. Three more look at
+Fluss, Iceberg and Paimon and write down up to which trade of each product they hold.
 """
 
+import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from unittest.mock import patch
 
 import numpy as np
+from rich.console import Console
 
 from benchmarks.figure import Figure, percentile
-from benchmarks.freshness import look, rate_to_set
-from benchmarks.up import cluster_up
+from benchmarks.freshness import look
+from benchmarks.own_cluster import own_cluster
+from benchmarks.prepared_trades import publish, trade_records
+from benchmarks.up import variables
 from lakehouse.home import home_of
 from lakehouse.market.time import SECOND_US, now_us
-from lakehouse.market.trade import Source
 from lakehouse.settings import Settings
 from lakehouse.stores.fluss_connection import target_of
 from lakehouse.stores.fluss_model import FlussHotModel
@@ -22,13 +28,16 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M
 from lakehouse.stores.schemas import TRADES as ARCHIVED
-from streaming.engines.embedded.decode import trade_records
+from streaming.engines.embedded import decode
 from streaming.spine.contract import Partition
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import TRADES
+from streaming.workers.preparation import prepare
+from streaming.workers.supervisor import programs, running
 
 RATE = 12_000
-WORKERS = 5
+AT_ONCE_SECONDS = 0.01
+WORKERS = ("bridge", "archive", "flink_job")
 WARM_UP_SECONDS = 45
 SECONDS = 40
 AFTER_SECONDS = 15
@@ -43,14 +52,20 @@ Sighting = tuple[int, str, int]
 
 def measure() -> list[Figure]:
     """Run everything for a while and compare times."""
-    start_us = now_us() + 120 * SECOND_US
-    rate = rate_to_set(RATE, start_us, start_us + SECONDS * SECOND_US)
-    with cluster_up(WORKERS, simulated_rate=rate) as (settings, _):
-        with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as observers:
+    with own_cluster(Console(stderr=True).print) as settings_of:
+        settings = settings_of("freshness").model_copy(update={"feed": "simulated", "metrics_port": 0})
+        home = prepare(settings)
+        behind = [program for program in programs(settings, dagster=False) if program.name in WORKERS]
+        with (
+            patch.dict(os.environ, variables(settings)),
+            running(behind, settings, home),
+            ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes,
+        ):
             start_us = now_us() + WARM_UP_SECONDS * SECOND_US
             end_us = start_us + SECONDS * SECOND_US
             until_us = end_us + AFTER_SECONDS * SECOND_US
-            looking = [observers.submit(watch, settings, until_us) for watch in (_hot, _iceberg, _paimon)]
+            processes.submit(_publish, settings, end_us)
+            looking = [processes.submit(watch, settings, until_us) for watch in (_hot, _iceberg, _paimon)]
             hot, iceberg, paimon = (one.result() for one in looking)
         log = _log(settings)
     chosen = {
@@ -100,6 +115,19 @@ def measure() -> list[Figure]:
     return figures
 
 
+def _publish(settings: Settings, until_us: int) -> None:
+    """Publish trades to the log at the rate, each with the time of its publication."""
+    published, due = 0, time.monotonic()
+    at_once = int(RATE * AT_ONCE_SECONDS)
+    with SqliteSpine.open(home_of(settings).spine) as spine:
+        while now_us() < until_us:
+            trades = trade_records(at_once, start_us=now_us(), step_us=0, first=published)
+            publish(spine, trades, at_once=at_once)
+            published += at_once
+            due += AT_ONCE_SECONDS
+            time.sleep(max(due - time.monotonic(), 0))
+
+
 def _hot(settings: Settings, until_us: int) -> list[Sighting]:
     target = target_of(settings, home_of(settings).create())
     with FlussHotModel.open(target, window_minutes=1) as model:
@@ -130,20 +158,15 @@ def _paimon(settings: Settings, until_us: int) -> list[Sighting]:
 
 
 def _log(settings: Settings) -> dict[str, np.ndarray]:
-    """Return each product's trades in the log: id, event time, time when the log took it; ordered by id.
-
-    Those that came over REST, after a gap, are left out.
-    """
+    """Return each product's trades in the log: id, event time, time when the log took it; ordered by id."""
     parts: dict[str, list[np.ndarray]] = {}
     with SqliteSpine.open(home_of(settings).spine) as spine:
         for number in range(spine.partitions):
             partition, offset = Partition(TRADES, number), 0
             while (batch := spine.read(partition, offset, 100_000)).payloads:
-                records = trade_records(batch, partition)
-                live = records["source"] == Source.FEED
+                records = decode.trade_records(batch, partition)
                 columns = [records["trade_id"], records["event_us"], np.array(batch.published_us)]
-                rows = np.stack(columns, axis=1).astype(np.int64)[live]
-                records = records[live]
+                rows = np.stack(columns, axis=1).astype(np.int64)
                 for name in np.unique(records["product"]):
                     parts.setdefault(name.decode(), []).append(rows[records["product"] == name])
                 offset = batch.next_offset

@@ -36,7 +36,7 @@ def cluster_up(workers: int, **overrides: object) -> Iterator[tuple[Settings, ps
         ports = {"simulated_websocket_port": websocket, "simulated_rest_port": rest, "metrics_port": 0}
         settings = settings_for(folder, load(), **ports, feed="simulated", backfill_days=0, **overrides)
         command = [str(Path(sys.executable).with_name("lakehouse")), "up", "--no-dagster"]
-        up = subprocess.Popen(command, env=os.environ | _variables(settings), stdout=sys.stderr)
+        up = subprocess.Popen(command, env=os.environ | variables(settings), stdout=sys.stderr)
         try:
             _wait(up, settings, workers)
             yield settings, psutil.Process(up.pid)
@@ -47,7 +47,8 @@ def cluster_up(workers: int, **overrides: object) -> Iterator[tuple[Settings, ps
             up.wait()
 
 
-def _variables(settings: Settings) -> dict[str, str]:
+def variables(settings: Settings) -> dict[str, str]:
+    """Return the environment that makes a process have these settings."""
     chosen = settings.model_dump(exclude_defaults=True, exclude_none=True)
     return {
         f"LAKEHOUSE_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -25,6 +25,7 @@ from streaming.engines.embedded.decode import ROWS
 from streaming.engines.fluss.archived import Archived, CommittedByArchive
 from streaming.engines.fluss.bridge import TOPICS, BridgeStage
 from streaming.engines.fluss.current_table import CurrentTable
+from streaming.engines.fluss.known_ends import KnownEnds
 from streaming.spine.contract import Batch, Partition, Spine, partition_number
 from streaming.spine.topics import BOOK, QUOTES
 
@@ -211,6 +212,7 @@ def bridge(
     archived: Archived | None = None,
     *,
     grace_seconds: float = 30.0,
+    known_ends: KnownEnds | None = None,
 ) -> BridgeStage:
     """A bridge that compares at every step."""
     return BridgeStage(
@@ -220,6 +222,7 @@ def bridge(
         side.current,
         compare_seconds=0.0,
         grace_seconds=grace_seconds,
+        known_ends=known_ends,
     )
 
 

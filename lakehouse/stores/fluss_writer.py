@@ -54,6 +54,8 @@ class FlussWriter:
         self._connection = connection
         self._target = target
         self._logs = {name: tables[name].new_append().create_writer() for name in LOGS}
+        self.table_ids: Final = {name: int(tables[name].get_table_info().table_id) for name in LOGS}
+        """A table that was dropped and created again has another one."""
 
     @classmethod
     def open(cls, runner: asyncio.Runner, target: FlussTarget) -> Self:

@@ -83,6 +83,7 @@ def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> S
     from lakehouse.stores.fluss_writer import FlussWriter, event_loop
     from streaming.engines.fluss.bridge import BridgeStage
     from streaming.engines.fluss.current_table import CurrentTable
+    from streaming.engines.fluss.known_ends import KnownEnds
 
     target = target_of(settings, home)
     runner = stack.enter_context(event_loop())
@@ -93,6 +94,7 @@ def _bridge(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> S
         stack.enter_context(CurrentTable.kept(target)),
         compare_seconds=2 * settings.flink_checkpoint_seconds,
         grace_seconds=max(6 * settings.flink_checkpoint_seconds, 30.0),
+        known_ends=KnownEnds(home.folder / "fluss_ends.json"),
     )
 
 

@@ -31,6 +31,7 @@ from lakehouse.stores.fluss_writer import FlussWriter
 from streaming.engines.embedded.decode import MalformedMessageError
 from streaming.engines.fluss import bridge as bridging
 from streaming.engines.fluss.bridge import BridgeStage
+from streaming.engines.fluss.known_ends import KnownEnds
 from streaming.spine.contract import Partition
 from streaming.spine.sqlite import SqliteSpine
 from streaming.spine.topics import ARCHIVE, BRIDGE, TRADES
@@ -238,6 +239,27 @@ def test_when_fluss_lost_rows_all_is_pushed_again_from_the_frontier_on(
     assert push_patiently(stage, 60)
     assert rows_in_fluss(target, "trades").num_rows == 330 - 10
     assert metric("shorter_logs_total", {}) == shorter + 1
+
+
+def test_logs_that_lost_rows_are_filled_up_even_if_the_bridge_died_with_them(
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide, tmp_path: Path
+) -> None:
+    publish_market(spine, 3, 2_000)
+    file = tmp_path / "ends.json"
+    push_all(bridge(spine, target, side, known_ends=KnownEnds(file)))
+    writer = FlussWriter.open(side.runner, target)
+    before = writer.ends()
+    longer = {key: end + 30 for key, end in before.items() if end}  # as if so much had been lost
+    KnownEnds(file).remember(longer, writer.table_ids)
+    shorter = metric("shorter_logs_total", {})
+    stage = bridge(spine, target, side, Holdings(everything(spine), {}), known_ends=KnownEnds(file))
+    assert set(stage.lag().values()) == {0}
+    stage.step()
+    assert metric("shorter_logs_total", {}) == shorter + 1
+    after = writer.ends()
+    assert all(after[key] >= end for key, end in longer.items())
+    assert check_nothing_is_missing(spine, target) == sum(after.values()) - sum(before.values())
+    assert KnownEnds(file).lost(before, writer.table_ids) == {key: after[key] - before[key] for key in longer}
 
 
 def test_a_malformed_message_is_pointed_at_and_passed_by_never(

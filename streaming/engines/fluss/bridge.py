@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, b
 from streaming.engines.fluss.archived import Archived
 from streaming.engines.fluss.comparison import Comparison, Missing
 from streaming.engines.fluss.current_table import CurrentTable
+from streaming.engines.fluss.known_ends import KnownEnds
 from streaming.engines.fluss.metrics import (
     ACKNOWLEDGED,
     IN_FLIGHT,
@@ -45,14 +45,6 @@ MARK_EVERY_SECONDS: Final = 1.0
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """Where the logs of Fluss ended when all before `positions` was acknowledged."""
-
-    positions: Mapping[Partition, int]
-    ends: Mapping[tuple[str, int], int]
-
-
 class BridgeStage:
     """A `Stage` that fills the tables of Fluss.
 
@@ -61,6 +53,10 @@ class BridgeStage:
     writer is abandoned, and the next step makes a new one: when the logs of Fluss still hold what they
     held, it goes on with what was not acknowledged, else it pushes from the frontier on, before anything
     new. What is pushed twice is dropped by key downstream.
+
+    A log of Fluss that lost rows is filled up first, with messages that the archive holds. Flink knows how
+    far it was in it: it would restart in circles while the log ends before that, and pass by what comes to
+    lie there.
     """
 
     name = BRIDGE
@@ -74,6 +70,7 @@ class BridgeStage:
         *,
         compare_seconds: float,
         grace_seconds: float,
+        known_ends: KnownEnds | None = None,
     ) -> None:
         """Start at the archive's frontier; Fluss is reached by the first step.
 
@@ -84,6 +81,7 @@ class BridgeStage:
             current: keeps the current state of each product.
             compare_seconds: time between two comparisons of the archive with the log.
             grace_seconds: age at which a message that the archive passed by counts as missing.
+            known_ends: where the logs of Fluss ended; of this bridge alone where None.
         """
         self._spine = spine
         self._archived = archived
@@ -91,7 +89,9 @@ class BridgeStage:
         self._writer: FlussWriter | None = None
         self._readers = {topic: TopicReader(spine, topic, {}) for topic in TOPICS}
         self._current = current
-        self._mark: _Mark | None = None
+        self._known_ends = known_ends or KnownEnds()
+        self._mark: Mapping[Partition, int] | None = None
+        """All before these was acknowledged when the ends were last remembered."""
         self._mark_due = 0.0
         self._comparison = Comparison(archived, grace_seconds=grace_seconds)
         self._compare_seconds = compare_seconds
@@ -127,23 +127,46 @@ class BridgeStage:
         writer = self._connect()
         if self._mark is not None:
             RECONNECTS.inc()
-            self._go_back(writer.ends(), self._mark)
+        lost = self._known_ends.lost(writer.ends(), writer.table_ids)
+        if lost or (self._mark is not None and not self._known_ends.are_of(writer.table_ids)):
+            self._go_back(writer, lost)
+        elif self._mark is not None:
+            self._go_to(self._mark)
         self._writer = writer
         return writer
 
-    def _go_back(self, ends: Mapping[tuple[str, int], int], mark: _Mark) -> None:
-        shorter = {key: end - ends[key] for key, end in mark.ends.items() if ends[key] < end}
-        if not shorter:
-            self._go_to(mark.positions)
-            return
+    def _go_back(self, writer: FlussWriter, lost: Mapping[tuple[str, int], int]) -> None:
         SHORTER.inc()
-        self._archived.refresh()
         _log.error(
             "Fluss ends before rows that it had acknowledged; pushing all again that is not archived",
-            rows={f"{table}/{bucket}": rows for (table, bucket), rows in shorter.items()},
+            rows={f"{table}/{bucket}": rows for (table, bucket), rows in lost.items()},
         )
+        self._archived.refresh()
         self._mark, self._mark_due = None, 0.0
         self._go_to({partition: self._archived.frontier(partition) for partition in self._positions()})
+        for topic in TOPICS:
+            self._fill_up(writer, topic)
+
+    def _fill_up(self, writer: FlussWriter, topic: str) -> None:
+        """Push archived messages until the topic's logs are as long as they were: the newest, then older."""
+        upto = {partition: at for partition, at in self._positions().items() if partition.topic == topic}
+        while lost := self._lost(writer, topic):
+            parts = []
+            for partition, end in upto.items():
+                first = max(end - min(2 * lost, MESSAGES_PER_PARTITION), self._spine.start(partition))
+                if first < end:
+                    batch = beginning(self._spine.read(partition, first, end - first), BYTES_PER_PARTITION)
+                    parts.append(rows_of(batch, partition))
+                    upto[partition] = first
+            if not parts:
+                _log.warning("nothing of the log is left to fill up Fluss with", topic=topic, rows=lost)
+                return
+            self._push(writer, {topic: pa.concat_tables(parts)})
+
+    def _lost(self, writer: FlussWriter, topic: str) -> int:
+        """Return how many rows the logs of a topic are shorter than they were."""
+        lost = self._known_ends.lost(writer.ends(), writer.table_ids)
+        return sum(rows for (table, _), rows in lost.items() if table == topic)
 
     def _go_to(self, positions: Mapping[Partition, int]) -> None:
         for partition, offset in positions.items():
@@ -190,7 +213,8 @@ class BridgeStage:
     def _remember(self, writer: FlussWriter) -> None:
         if time.monotonic() < self._mark_due:
             return
-        self._mark = _Mark(self._positions(), writer.ends())
+        self._known_ends.remember(writer.ends(), writer.table_ids)
+        self._mark = self._positions()
         self._mark_due = time.monotonic() + MARK_EVERY_SECONDS
 
     # What Flink passed by

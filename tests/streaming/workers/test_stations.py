@@ -49,18 +49,25 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def home(settings: Settings) -> Iterator[Home]:
-    """A home whose three workers answer: this process, for all of them."""
+    """A home whose three workers answer: this process, for all of them, as if it had just started."""
     made = Home(settings.home, "simulated").create()
+    _forget()
     progress = Progress(Bridge())
     REGISTRY.register(progress)
     for worker in WORKERS:
         serve(worker, settings, made)
     yield made
     REGISTRY.unregister(progress)
+    _forget()
+
+
+def _forget() -> None:
+    """Take back what was measured: tests before these have run a cluster's keeper in this process too."""
     for metric in (flink.STATE, flink.FAILURE, flink.LAG_ROWS, MISSING):
         metric.clear()
     flink.CIRCLING.set(0)
     flink.RUNNING.set(0)
+    BUFFERED.set(0)
 
 
 def samples(home: Home) -> dict[str, Samples | None]:

@@ -78,6 +78,7 @@ def test_rows_are_archived_once_whatever_python_commits_and_whatever_is_killed(
     assert [live.id for live in world.live()] == [job.id]
 
 
+@pytest.mark.full
 def test_a_day_is_sealed_and_its_candles_are_rebuilt_by_flink(world: FlinkWorld) -> None:
     world.job().ensure()
     trades = market(7, 1_500)

@@ -23,6 +23,7 @@ def world(cluster: RunningCluster, tmp_path: Path) -> Iterator[FlinkWorld]:
         yield made
 
 
+@pytest.mark.full
 def test_a_job_in_circles_is_wrong_with_its_root_cause(world: FlinkWorld) -> None:
     keeper = Keeper(world.flink, world.job(), Lag(world.runner, world.fluss))
     serve(WORKER, world.settings, world.home)

@@ -115,6 +115,7 @@ def test_progress_is_told_and_wrong_arguments_are_one_sentence(world: FlinkWorld
     assert "\n" not in str(gone.value)
 
 
+@pytest.mark.full
 def test_compaction_beside_the_streaming_job_changes_no_row(world: FlinkWorld) -> None:
     world.job().ensure()
     trades = market(11, 1_200)

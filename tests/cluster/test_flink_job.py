@@ -54,6 +54,7 @@ def test_a_job_whose_submission_was_not_answered_is_found(
     assert world.job().ensure().id == job.id
 
 
+@pytest.mark.full
 def test_a_second_job_is_cancelled(world: FlinkWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     first = world.job().ensure()
     twin = world.job()
@@ -95,6 +96,7 @@ def test_tables_are_exact_after_kills_during_the_run(world: FlinkWorld, names: t
     assert world.job().ensure().id == job.id
 
 
+@pytest.mark.full
 def test_everything_stopped_and_started_goes_on_by_itself(world: FlinkWorld) -> None:
     job = world.job().ensure()
     trades = market(6, 2_000)
@@ -107,6 +109,7 @@ def test_everything_stopped_and_started_goes_on_by_itself(world: FlinkWorld) -> 
     assert [one.id for one in world.live()] == [job.id]
 
 
+@pytest.mark.full
 def test_another_version_goes_on_from_a_savepoint(world: FlinkWorld) -> None:
     first = world.job().ensure()
     trades = market(7, 3_000)
@@ -128,6 +131,7 @@ def test_another_version_goes_on_from_a_savepoint(world: FlinkWorld) -> None:
     assert f"savepoint-{second.id[:6]}-" in record.started_from
 
 
+@pytest.mark.full
 def test_a_cancelled_job_goes_on_from_its_last_checkpoint(world: FlinkWorld) -> None:
     first = world.job().ensure()
     trades = market(8, 2_000)
@@ -158,6 +162,7 @@ def test_a_job_whose_state_is_gone_is_not_started_anew(world: FlinkWorld) -> Non
     assert world.live() == []
 
 
+@pytest.mark.full
 def test_sql_that_the_state_does_not_fit_is_one_sentence(
     world: FlinkWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

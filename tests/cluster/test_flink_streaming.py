@@ -102,6 +102,7 @@ def test_late_trades_correct_their_candle_and_too_late_ones_leave_it(world: Flin
     assert (candle["first_trade_id"], candle["trade_count"], candle["revision"]) == (6, 2, 1)
 
 
+@pytest.mark.full
 def test_a_candle_is_complete_only_between_candles_that_join_it(world: FlinkWorld) -> None:
     world.job().ensure()
     world.push([trade("SOL-USD", number, START + number * MINUTE) for number in (1, 2, 3, 5, 6)])

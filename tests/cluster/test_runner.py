@@ -96,6 +96,7 @@ def test_up_and_down_leave_the_data_and_nothing_else(cluster: Cluster, home: Pat
     connection.close()
 
 
+@pytest.mark.full
 def test_what_a_killed_supervisor_left_behind_is_stopped_by_the_next_start(
     cluster: Cluster, home: Path
 ) -> None:

@@ -15,7 +15,7 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 
-KILLS = 30
+KILLS = 12
 
 
 def write_and_kill(

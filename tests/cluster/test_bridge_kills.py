@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bridge_process import Market, bridge_process
 from bridge_world import TABLETS
-from running_cluster import running_cluster
+from running_cluster import RunningCluster
 
 RATE = 5_000
 CATCH_UP_SECONDS = 60
@@ -19,14 +19,13 @@ VICTIMS = ("bridge", *TABLETS, "fluss-coordinator", "zookeeper")
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_killed_under_load_it_catches_up_and_nothing_is_missing(
-    tmp_path: Path, request: pytest.FixtureRequest
+    cluster: RunningCluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     chances = random.Random(request.config.getoption("--seed"))
     pairs = list(itertools.combinations(VICTIMS, 2))
     rounds = [(one,) for one in VICTIMS] + chances.sample(pairs, 14)
     took: dict[tuple[str, ...], float] = {}
     with (
-        running_cluster() as cluster,
         bridge_process(cluster, tmp_path) as bridge,
         Market(bridge.home, RATE) as market,
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from busy_market import BusyMarket
 from market_path import market_path
-from running_cluster import running_cluster
+from running_cluster import RunningCluster
 
 RATE = 5_000
 CATCH_UP_SECONDS = 60.0
@@ -27,7 +27,11 @@ ROUNDS = 20
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_killed_under_load_the_tables_are_exact_and_catch_up(
-    at_once: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    at_once: int,
+    cluster: RunningCluster,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seed = request.config.getoption("--seed")
     chances = random.Random(seed)
@@ -38,7 +42,6 @@ def test_killed_under_load_the_tables_are_exact_and_catch_up(
         rounds = [("bridge", "flink-taskmanager")]
     took: dict[tuple[str, ...], float] = {}
     with (
-        running_cluster() as cluster,
         market_path(cluster, tmp_path, monkeypatch) as path,
         BusyMarket(path.home, RATE, seed) as market,
     ):

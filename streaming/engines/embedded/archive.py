@@ -14,7 +14,7 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES, Table
 from streaming.engines.embedded.decode import ROWS
 from streaming.engines.embedded.known_trades import KnownTrades
-from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning
+from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning, lag_of, offsets_of
 from streaming.engines.metrics import COMMIT_SECONDS
 from streaming.spine import topics
 from streaming.spine.contract import Partition, Spine
@@ -93,7 +93,7 @@ class ArchiveStage:
             raise ExceptionGroup("several tables of the archive failed", errors)
         if errors:
             raise errors[0]
-        self._freeing.after_commit(self._offsets())
+        self._freeing.after_commit(offsets_of(self._readers.values()))
         return StepResult(messages, behind, duplicates)
 
     def _archive(self, topic: str) -> tuple[int, int, bool]:
@@ -147,18 +147,9 @@ class ArchiveStage:
         if ours:
             self._known.committed(self._store.snapshot_id(TRADES))
 
-    def _offsets(self) -> dict[Partition, int]:
-        return {
-            partition: offset
-            for reader in self._readers.values()
-            for partition, offset in reader.offsets.items()
-        }
-
     def lag(self) -> dict[Partition, int]:
         """See `Stage.lag`."""
-        return {
-            partition: lag for reader in self._readers.values() for partition, lag in reader.lag().items()
-        }
+        return lag_of(self._readers.values())
 
     def newest_us(self) -> Mapping[str, int]:
         """See `Stage.newest_us`; what this process has archived."""
@@ -166,4 +157,4 @@ class ArchiveStage:
 
     def close(self) -> None:
         """See `Stage.close`."""
-        self._freeing.after_commit(self._offsets(), now=True)
+        self._freeing.after_commit(offsets_of(self._readers.values()), now=True)

@@ -9,7 +9,7 @@ import structlog
 from lakehouse.market.quote import NO_IMBALANCE
 from lakehouse.stores.hot import HotStore, TopOfBook
 from streaming.engines.embedded.decode import products, quote_records, trade_columns
-from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader
+from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, lag_of, offsets_of
 from streaming.engines.metrics import COMMIT_SECONDS
 from streaming.spine.contract import Batch, OffsetExpiredError, Partition, Spine
 from streaming.spine.topics import HOT, QUOTES, TRADES
@@ -60,7 +60,7 @@ class HotStage:
         COMMIT_SECONDS.labels(HOT, "hot").observe(time.perf_counter() - started)
         for reader, batches in read:
             reader.advance(batches)
-        self._freeing.after_commit(self._offsets())
+        self._freeing.after_commit(offsets_of(self._readers))
         sizes = [len(batch.payloads) for _, batches in read for _, batch in batches]
         return StepResult(
             {reader.topic: sum(len(batch.payloads) for _, batch in batches) for reader, batches in read},
@@ -82,12 +82,9 @@ class HotStage:
                 )
                 reader.skip_to(error.partition, error.earliest)
 
-    def _offsets(self) -> dict[Partition, int]:
-        return {partition: offset for reader in self._readers for partition, offset in reader.offsets.items()}
-
     def lag(self) -> dict[Partition, int]:
         """See `Stage.lag`."""
-        return {partition: lag for reader in self._readers for partition, lag in reader.lag().items()}
+        return lag_of(self._readers)
 
     def newest_us(self) -> Mapping[str, int]:
         """See `Stage.newest_us`."""
@@ -95,7 +92,7 @@ class HotStage:
 
     def close(self) -> None:
         """See `Stage.close`."""
-        self._freeing.after_commit(self._offsets(), now=True)
+        self._freeing.after_commit(offsets_of(self._readers), now=True)
 
 
 def _last_quotes(batch: Batch, partition: Partition) -> dict[str, TopOfBook]:

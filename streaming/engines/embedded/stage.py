@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -106,6 +106,16 @@ class TopicReader:
     def lag(self) -> dict[Partition, int]:
         """Return how many messages of each partition are still to be read."""
         return {partition: self._spine.end(partition) - offset for partition, offset in self.offsets.items()}
+
+
+def offsets_of(readers: Iterable[TopicReader]) -> dict[Partition, int]:
+    """Return the next offset of each partition of several topics."""
+    return {partition: offset for reader in readers for partition, offset in reader.offsets.items()}
+
+
+def lag_of(readers: Iterable[TopicReader]) -> dict[Partition, int]:
+    """Return how many messages of each partition of several topics are still to be read."""
+    return {partition: lag for reader in readers for partition, lag in reader.lag().items()}
 
 
 class Freeing:

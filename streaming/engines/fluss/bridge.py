@@ -14,7 +14,7 @@ from lakehouse.stores.fluss_connection import FlussStoreError, FlussTimeoutError
 from lakehouse.stores.fluss_tables import LEVELS, TOO_LATE
 from lakehouse.stores.fluss_writer import FlussWriter
 from streaming.engines.embedded.decode import ROWS, trade_records
-from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning
+from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning, lag_of, offsets_of
 from streaming.engines.fluss.archived import Archived
 from streaming.engines.fluss.comparison import Comparison, Missing
 from streaming.engines.fluss.current_table import CurrentTable
@@ -269,17 +269,11 @@ class BridgeStage:
         }
 
     def _positions(self) -> dict[Partition, int]:
-        return {
-            partition: offset
-            for reader in self._readers.values()
-            for partition, offset in reader.offsets.items()
-        }
+        return offsets_of(self._readers.values())
 
     def lag(self) -> dict[Partition, int]:
         """See `Stage.lag`: messages that Fluss has not acknowledged."""
-        return {
-            partition: lag for reader in self._readers.values() for partition, lag in reader.lag().items()
-        }
+        return lag_of(self._readers.values())
 
     def newest_us(self) -> Mapping[str, int]:
         """See `Stage.newest_us`."""

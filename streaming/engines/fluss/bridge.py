@@ -124,7 +124,7 @@ class BridgeStage:
         return result
 
     def _reconnect(self) -> FlussWriter:
-        writer = self._connect()
+        writer = self._writer = self._connect()
         if self._mark is not None:
             RECONNECTS.inc()
         lost = self._known_ends.lost(writer.ends(), writer.table_ids)
@@ -132,7 +132,6 @@ class BridgeStage:
             self._go_back(writer, lost)
         elif self._mark is not None:
             self._go_to(self._mark)
-        self._writer = writer
         return writer
 
     def _go_back(self, writer: FlussWriter, lost: Mapping[tuple[str, int], int]) -> None:

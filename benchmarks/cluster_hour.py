@@ -54,7 +54,7 @@ def measure() -> list[Figure]:
     with cluster_up(WORKERS, simulated_rate=float(RATE)) as (settings, up):
         home = home_of(settings)
         started = time.monotonic()
-        while time.monotonic() < started + MINUTES * 60 + EVERY_SECONDS / 2:
+        while time.monotonic() < started + MINUTES * 60 - EVERY_SECONDS / 2:
             time.sleep(EVERY_SECONDS)
             looks.append(_look(settings, home, up))
             print(f"{datetime.now(UTC):%H:%M:%S} {looks[-1]}", file=sys.stderr, flush=True)

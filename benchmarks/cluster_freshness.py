@@ -38,10 +38,13 @@ from streaming.workers.supervisor import programs, running
 RATE = 12_000
 AT_ONCE_SECONDS = 0.01
 WORKERS = ("bridge", "archive", "flink_job")
-WARM_UP_SECONDS = 45
+WARM_UP_SECONDS = 75
 SECONDS = 40
 AFTER_SECONDS = 15
 """Looking goes on this long, so that the last trade has been committed everywhere."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at the tables, which change every five seconds: each takes time from all the others."""
 
 Newest = dict[str, int]
 """Product → up to which trade a store holds all: its id, or its time in µs UTC."""
@@ -140,7 +143,7 @@ def _iceberg(settings: Settings, until_us: int) -> list[Sighting]:
         def newest() -> Newest:
             return {part.product or "": part.max_trade_id or 0 for part in store.partitions(ARCHIVED)}
 
-        return look(until_us, 0.1, newest)
+        return look(until_us, LOOK_SECONDS, newest)
 
 
 def _paimon(settings: Settings, until_us: int) -> list[Sighting]:
@@ -154,7 +157,7 @@ def _paimon(settings: Settings, until_us: int) -> list[Sighting]:
                 found[product] = max(last, found.get(product, 0))
             return found
 
-        return look(until_us, 0.1, newest)
+        return look(until_us, LOOK_SECONDS, newest)
 
 
 def _log(settings: Settings) -> dict[str, np.ndarray]:

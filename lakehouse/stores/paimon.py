@@ -7,6 +7,8 @@ lock; readers need none and see one snapshot. `paimon_maintenance` keeps the tab
 """
 
 import logging
+import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -43,6 +45,9 @@ COMMIT: Final = "lakehouse.commit"
 """Number of the commit: in the properties of every snapshot that we made."""
 
 _COMMIT_USER = "lakehouse"
+_NOT_FOUND: Final = re.compile(r"Snapshot \d+ does not exist")
+_LOOKS: Final = 20
+_PAUSE_SECONDS: Final = 0.05
 SEQUENCE_FIELDS = {"candles_1m": "trade_count"}
 """Of two rows with one key the larger wins; of equals the one committed later."""
 
@@ -228,8 +233,7 @@ class PaimonStore:
         builder = native.new_read_builder({"scan.tag-name": tag} if tag else None).with_projection(wanted)
         if conditions:
             builder = builder.with_filter({"method": "and", "children": conditions})
-        splits = builder.new_scan().plan().splits()
-        batches = builder.new_read().read(splits)
+        batches = builder.new_read().read(_planned(builder))
         return pa.concat_tables(
             [pa.Table.from_batches([batch]).cast(schema) for batch in batches] or [schema.empty_table()]
         )
@@ -381,6 +385,21 @@ class PaimonStore:
             self.compact(table)
             self.expire(table)
             self._unmaintained[table.name] = 0
+
+
+def _planned(builder: Any) -> Any:
+    """Return what a read consists of.
+
+    While Flink commits, the newest snapshot was seen named before it could be found.
+    """
+    for _ in range(_LOOKS):
+        try:
+            return builder.new_scan().plan().splits()
+        except ValueError as error:
+            if _NOT_FOUND.search(str(error)) is None:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+    return builder.new_scan().plan().splits()
 
 
 def _checked(table: Table, rows: pa.Table) -> pa.Table:

@@ -64,6 +64,7 @@ def java_launch(name: str, definition: Definition, place: Place, sums: Sums, jav
         classpath.append(functions_folder(place.jars))
     arguments = (Template(part).substitute(configuration=configuration) for part in process.arguments)
     command = (
+        *(("nice", "-n", str(process.niceness)) if process.niceness else ()),
         str(java),
         place.marker,
         f"-Xmx{process.heap_mib}m",

@@ -38,6 +38,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     heap_mib: int = 0
     direct_mib: int = 0
     metaspace_mib: int = 0
+    niceness: int = 0
+    """How far it gives way to others where processors are scarce, as `nice` counts: up to 19."""
     id: int = 0
 
 

@@ -10,6 +10,7 @@ from bridge_world import (
     Holdings,
     bridge,
     check_nothing_is_missing,
+    compare_anew,
     drop,
     fluss_side,
     own_tables,
@@ -153,20 +154,20 @@ def test_what_flink_passed_by_is_pushed_again_counted_and_then_well(
     partition, _ = fullest(spine)
     archive = Holdings(everything(spine), {})
     stage = bridge(spine, target, side, archive, grace_seconds=3.0)
-    stage.step()
+    compare_anew(stage)
     before, repushed = rows_in_fluss(target, "trades").num_rows, metric("repushed_messages_total")
     archive.lacking[partition] = (2, 9)
-    stage.step()
+    compare_anew(stage)
     assert metric("missing_messages") == 0  # it may be on its way
     time.sleep(3.1)
-    stage.step()
+    compare_anew(stage)
     assert metric("missing_messages") == 8
     while stage.step().behind:
         pass
     assert metric("repushed_messages_total") == repushed + 8
     assert rows_in_fluss(target, "trades").num_rows == before + 8
     del archive.lacking[partition]
-    stage.step()
+    compare_anew(stage)
     assert metric("missing_messages") == 0
     assert check_nothing_is_missing(spine, target) == 8
 
@@ -177,14 +178,15 @@ def test_many_holes_are_filled_at_once(target: FlussTarget, spine: SqliteSpine, 
     partition, other = fullest(spine)
     archive = Holdings(everything(spine), {})
     stage = bridge(spine, target, side, archive, grace_seconds=0.1)
-    stage.step()
+    compare_anew(stage)
     before = rows_in_fluss(target, TRADES).num_rows
     archive.lacking = {partition: (2, 9), other: (0, 3)}
     archive.every = 2
     time.sleep(0.2)
-    stage.step()
-    assert stage.step().behind
-    assert not stage.step().behind
+    behind = []
+    while behind[-1:] != [False] or True not in behind:
+        behind.append(stage.step().behind)
+    assert behind.count(True) == 1  # one partition in a step, and the other in the next
     assert rows_in_fluss(target, TRADES).num_rows == before + 4 + 2
     archive.lacking.clear()
     assert check_nothing_is_missing(spine, target) == 4 + 2

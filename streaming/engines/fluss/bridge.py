@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from streaming.engines.fluss.current_table import CurrentTable
 from streaming.engines.fluss.known_ends import KnownEnds
 from streaming.engines.fluss.metrics import (
     ACKNOWLEDGED,
+    COMPARISONS,
     IN_FLIGHT,
     MISSING,
     RECONNECTS,
@@ -40,7 +42,8 @@ MESSAGES_PER_PARTITION: Final = 60_000
 BYTES_PER_PARTITION: Final = 4 * 2**20
 """Payload a step takes from each partition at most: a message of the book may hold thousands of levels."""
 
-MARK_EVERY_SECONDS: Final = 1.0
+MARK_EVERY_SECONDS: Final = 5.0
+"""Between two looks at where the logs of Fluss end, for which messages have to wait."""
 
 _log = structlog.get_logger()
 
@@ -96,6 +99,8 @@ class BridgeStage:
         self._comparison = Comparison(archived, grace_seconds=grace_seconds)
         self._compare_seconds = compare_seconds
         self._compare_due = time.monotonic()
+        self._comparing: Future[list[Missing]] | None = None
+        self._thread = ThreadPoolExecutor(1, "comparison")
         self._again: list[Missing] = []
         self._freeing = Freeing(spine, BRIDGE, synced=True)
         archived.refresh()
@@ -140,6 +145,7 @@ class BridgeStage:
             "Fluss ends before rows that it had acknowledged; pushing all again that is not archived",
             rows={f"{table}/{bucket}": rows for (table, bucket), rows in lost.items()},
         )
+        self._end_comparison()
         self._archived.refresh()
         self._mark, self._mark_due = None, 0.0
         self._go_to({partition: self._archived.frontier(partition) for partition in self._positions()})
@@ -168,6 +174,7 @@ class BridgeStage:
         return sum(rows for (table, _), rows in lost.items() if table == topic)
 
     def _go_to(self, positions: Mapping[Partition, int]) -> None:
+        self._end_comparison()
         for partition, offset in positions.items():
             self._readers[partition.topic].skip_to(partition, offset)
         self._comparison.forget()
@@ -219,18 +226,36 @@ class BridgeStage:
     # What Flink passed by
 
     def _compare(self) -> None:
-        if time.monotonic() < self._compare_due:
-            return
-        self._compare_due = time.monotonic() + self._compare_seconds
+        """Compare now and then, in a thread: looking at the archive takes a part of a second."""
+        if self._comparing is not None:
+            if not self._comparing.done():
+                return
+            compared, self._comparing = self._comparing, None
+            self._take_in(compared.result())
+        if time.monotonic() >= self._compare_due:
+            self._compare_due = time.monotonic() + self._compare_seconds
+            self._comparing = self._thread.submit(self._missing, self._positions())
+
+    def _missing(self, positions: Mapping[Partition, int]) -> list[Missing]:
         self._archived.refresh()
-        missing = self._comparison.compare(self._positions())
+        missing = self._comparison.compare(positions)
+        self._freeing.after_commit(self._archived_of(positions))
+        return missing
+
+    def _take_in(self, missing: list[Missing]) -> None:
+        COMPARISONS.inc()
         for topic in TOPICS:
             count = sum(one.messages for one in missing if one.partition.topic == topic)
             MISSING.labels(topic).set(count)
         if not self._again:
             self._again = [one for one in missing if self._comparison.due(one)]
             self._comparison.pushed({one.partition for one in self._again})
-        self._freeing.after_commit(self._archived_offsets())
+
+    def _end_comparison(self) -> None:
+        """Wait for the comparison under way and forget it: the archive is this thread's until the next."""
+        if self._comparing is not None:
+            wait([self._comparing])
+            self._comparing = None
 
     def _push_missing(self, writer: FlussWriter) -> None:
         """Push as much of what is missing as a step may, from one partition."""
@@ -261,10 +286,10 @@ class BridgeStage:
             if one.partition != partition or one.last >= batch.next_offset
         ]
 
-    def _archived_offsets(self) -> dict[Partition, int]:
+    def _archived_of(self, positions: Mapping[Partition, int]) -> dict[Partition, int]:
         return {
             partition: min(self._archived.frontier(partition), position)
-            for partition, position in self._positions().items()
+            for partition, position in positions.items()
         }
 
     def _positions(self) -> dict[Partition, int]:
@@ -280,7 +305,8 @@ class BridgeStage:
 
     def close(self) -> None:
         """See `Stage.close`."""
-        self._freeing.after_commit(self._archived_offsets(), now=True)
+        self._end_comparison()
+        self._freeing.after_commit(self._archived_of(self._positions()), now=True)
 
 
 def rows_of(batch: Batch, partition: Partition) -> pa.Table:

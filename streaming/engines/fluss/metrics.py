@@ -14,6 +14,9 @@ SHORTER: Final = Counter(
     "lakehouse_bridge_shorter_logs",
     "Times that the logs of Fluss ended before rows that it had acknowledged; those were pushed again.",
 )
+COMPARISONS: Final = Counter(
+    "lakehouse_bridge_comparisons", "Comparisons of the archive with the log that were made."
+)
 MISSING: Final = Gauge(
     "lakehouse_bridge_missing_messages",
     "Messages of the log that Flink passed by: they are missing in the archive.",

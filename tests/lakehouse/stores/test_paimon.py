@@ -1,3 +1,4 @@
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -254,3 +255,16 @@ def test_of_equal_candles_the_later_wins_whoever_wrote_it(home: Home) -> None:
             other.compact(CANDLES_1M, fan_in=2)
             live.upsert(CANDLES_1M, make_candles(range(5), price=f"{round_}4"))
             assert set(prices(other.scan(CANDLES_1M)).values()) == {f"{int(f'{round_}4')}"}
+
+
+def test_a_snapshot_that_is_named_before_it_is_there_is_waited_for(home: Home) -> None:
+    with PaimonStore.open(home) as store:
+        store.upsert(CANDLES_1M, make_candles([1, 2]))
+        latest = Path(store.opened(CANDLES_1M).snapshot_manager().snapshot_dir) / "LATEST"
+        latest.write_text("2")
+        with pytest.raises(ValueError, match="Snapshot 2 does not exist"):
+            store.scan(CANDLES_1M)
+        mending = threading.Timer(0.2, lambda: latest.write_text("1"))
+        mending.start()
+        assert store.scan(CANDLES_1M).num_rows == 2
+        mending.join()

@@ -25,6 +25,9 @@ SET 'execution.checkpointing.externalized-checkpoint-retention' = 'RETAIN_ON_CAN
 -- What the job remembers is small, a few KiB for each product and hour: it fits into the heap.
 SET 'state.backend.type' = 'hashmap';
 
+-- Rows go from one part of the job to the next as they are, not copied: none of the parts keeps or changes them.
+SET 'pipeline.object-reuse' = 'true';
+
 -- Rows are taken together, so that a candle is written once for thousands of its trades.
 SET 'table.exec.mini-batch.enabled' = 'true';
 

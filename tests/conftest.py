@@ -10,6 +10,7 @@ from hypothesis import settings
 from benchmarks.iggy_server import ADDRESS, BINARY, IggyServer
 
 ROOT = Path(__file__).parents[1]
+CLUSTER = ROOT / "tests" / "cluster"
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("lakehouse", deadline=None)
@@ -33,7 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the campaigns in full run."""
+    """Leave out what only the campaigns in full run; the cluster's tests come last, then it is stopped.
+
+    Beside the others it would take half a core from them, and pytest stops it at the end only.
+    """
+    items.sort(key=lambda item: CLUSTER in item.path.parents)
     if config.getoption("--full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full")]

@@ -5,6 +5,7 @@ there or not, and the connection may hang for ever. `abandon` it and open anothe
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Self
@@ -25,6 +26,10 @@ ROWS_AT_ONCE: Final = 10_000
 
 PIECES_IN_FLIGHT: Final = 20
 """Pieces waiting for their acknowledgement; each takes up to 2 MiB a bucket of the client's buffer."""
+
+
+Sent = Sequence[asyncio.Future[None]]
+"""What was handed over by one call of `FlussWriter.send`, piece by piece."""
 
 
 @contextmanager
@@ -53,6 +58,7 @@ class FlussWriter:
         self._runner = runner
         self._connection = connection
         self._target = target
+        self._in_flight: deque[asyncio.Future[None]] = deque()
         self._logs = {name: tables[name].new_append().create_writer() for name in LOGS}
         self.table_ids: Final = {name: int(tables[name].get_table_info().table_id) for name in LOGS}
         """A table that was dropped and created again has another one."""
@@ -84,32 +90,54 @@ class FlussWriter:
         return cls(runner, *runner.run(opened()), target)
 
     def write(self, rows: Mapping[str, pa.Table]) -> None:
-        """Append rows to the logs; return when all are acknowledged.
+        """Append rows to the logs; return when all are acknowledged. See `send` and `acknowledged`."""
+        sent = self.send(rows)
+        while not self.acknowledged(sent, within_seconds=self._target.timeout_seconds):
+            pass  # each piece has a time-out of its own
+
+    def send(self, rows: Mapping[str, pa.Table]) -> Sent:
+        """Hand rows over to be appended to the logs, after those that were handed over before.
 
         Args:
             rows: for each log the rows to append, with exactly its columns.
+
+        Returns:
+            What to ask `acknowledged` for.
 
         Raises:
             FlussTimeoutError: an acknowledgement did not come in time; rows may be there or not.
             FlussStoreError: refused, or a server is down; rows may be there or not.
         """
-        self._runner.run(self._write(rows))
+        return self._runner.run(self._send(rows))
 
-    async def _write(self, rows: Mapping[str, pa.Table]) -> None:
-        pieces = [
-            (name, piece)
-            for name, table in rows.items()
-            for piece in table.combine_chunks().to_batches(max_chunksize=ROWS_AT_ONCE)
-        ]
-        try:
-            for start in range(0, len(pieces), PIECES_IN_FLIGHT):
-                handles = [
-                    self._logs[name].write_arrow_batch(piece)
-                    for name, piece in pieces[start : start + PIECES_IN_FLIGHT]
-                ]
-                await answer(_all(handles), self._target, "writing rows")
-        except fluss.FlussError as error:
-            raise store_error(error, self._target, "writing rows") from error
+    async def _send(self, rows: Mapping[str, pa.Table]) -> Sent:
+        sent: list[asyncio.Future[None]] = []
+        for name, table in rows.items():
+            for piece in table.combine_chunks().to_batches(max_chunksize=ROWS_AT_ONCE):
+                while len(self._in_flight) >= PIECES_IN_FLIGHT:
+                    await self._in_flight[0]
+                try:
+                    handle = self._logs[name].write_arrow_batch(piece)
+                except fluss.FlussError as error:
+                    raise store_error(error, self._target, "writing rows") from error
+                sent.append(asyncio.ensure_future(answer(handle.wait(), self._target, "writing rows")))
+                self._in_flight.append(sent[-1])
+                sent[-1].add_done_callback(self._landed)
+        return sent
+
+    def _landed(self, piece: asyncio.Future[None]) -> None:
+        self._in_flight.remove(piece)
+        if not piece.cancelled():
+            piece.exception()  # who waits for it is told; who has given up must not be
+
+    def acknowledged(self, sent: Sent, *, within_seconds: float) -> bool:
+        """Tell whether all of what was sent is acknowledged, as soon as it is, or when the time is over.
+
+        Raises:
+            FlussTimeoutError: an acknowledgement did not come in time; rows may be there or not.
+            FlussStoreError: refused, or a server is down; rows may be there or not.
+        """
+        return self._runner.run(_done(sent, within_seconds))
 
     def ends(self) -> dict[tuple[str, int], int]:
         """Return where each bucket of each log ends: the offset its next acknowledged row will have.
@@ -132,5 +160,10 @@ class FlussWriter:
         return self._runner.run(asked())
 
 
-async def _all(handles: Sequence[fluss.WriteResultHandle]) -> None:
-    await asyncio.gather(*(handle.wait() for handle in handles))
+async def _done(sent: Sent, within_seconds: float) -> bool:
+    if not sent:
+        return True
+    done, waiting = await asyncio.wait(sent, timeout=within_seconds, return_when=asyncio.FIRST_EXCEPTION)
+    for piece in done:
+        piece.result()
+    return not waiting

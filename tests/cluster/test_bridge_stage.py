@@ -28,7 +28,7 @@ from running_cluster import RunningCluster
 from lakehouse.home import Home
 from lakehouse.market.trade import Lateness
 from lakehouse.stores.fluss_connection import FlussTarget, FlussUnavailableError
-from lakehouse.stores.fluss_writer import FlussWriter
+from lakehouse.stores.fluss_writer import FlussWriter, Sent
 from streaming.engines.embedded.decode import MalformedMessageError
 from streaming.engines.fluss import bridge as bridging
 from streaming.engines.fluss.bridge import BridgeStage
@@ -210,14 +210,15 @@ def test_after_an_error_it_goes_on_on_a_new_connection_and_leaves_nothing_out(
     stage = BridgeStage(spine, archive, connect, side.current, compare_seconds=60, grace_seconds=60)
     publish_numbered(spine, 0, 300)
     push_all(stage)
-    working = writers[0].write
+    working = writers[0].acknowledged
 
-    def failing(*rows: object) -> None:
-        working(*rows)  # type: ignore[arg-type]
+    def failing(sent: Sent, *, within_seconds: float) -> bool:
+        while not working(sent, within_seconds=within_seconds):
+            pass
         raise FlussUnavailableError("acknowledged, and nobody was told")
 
     publish_numbered(spine, 300, 30)
-    writers[0].write = failing  # type: ignore[method-assign]
+    writers[0].acknowledged = failing  # type: ignore[method-assign]
     with pytest.raises(FlussUnavailableError):
         stage.step()
     assert sum(stage.lag().values()) == 30
@@ -274,3 +275,20 @@ def test_a_malformed_message_is_pointed_at_and_passed_by_never(
         with pytest.raises(MalformedMessageError, match="message 0 of quotes/1"):
             stage.step()
     assert stage.lag()[Partition("quotes", 1)] == 1
+
+
+def test_what_was_sent_before_a_malformed_message_counts_and_is_sent_once(
+    target: FlussTarget, spine: SqliteSpine, side: FlussSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridging, "MESSAGES_PER_PARTITION", 2)
+    monkeypatch.setattr(bridging, "STEP_SECONDS", 60.0)
+    publish_numbered(spine, 0, 60)
+    partition, _ = fullest(spine)
+    spine.publish({partition: [b"nonsense"]})
+    sent = spine.end(partition) - 1
+    stage = bridge(spine, target, side)
+    for _ in range(2):
+        with pytest.raises(MalformedMessageError, match=f"message {sent} of trades"):
+            stage.step()
+        assert stage.lag()[partition] == 1 + sent % 2
+    assert rows_in_fluss(target, TRADES).num_rows == 60 - sent % 2

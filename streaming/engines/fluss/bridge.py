@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,14 +15,13 @@ from lakehouse.market.trade import Lateness
 from lakehouse.stores.fluss_connection import FlussStoreError, FlussTimeoutError, abandon
 from lakehouse.stores.fluss_tables import LEVELS, TOO_LATE
 from lakehouse.stores.fluss_writer import FlussWriter
-from streaming.engines.embedded.decode import ROWS, trade_records
-from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader, beginning, lag_of, offsets_of
+from streaming.engines.embedded.decode import ROWS, MalformedMessageError, trade_records
+from streaming.engines.embedded.stage import Freeing, StepResult, beginning
 from streaming.engines.fluss.archived import Archived
 from streaming.engines.fluss.comparison import Comparison, Missing
 from streaming.engines.fluss.current_table import CurrentTable
 from streaming.engines.fluss.known_ends import KnownEnds
 from streaming.engines.fluss.metrics import (
-    ACKNOWLEDGED,
     COMPARISONS,
     IN_FLIGHT,
     MISSING,
@@ -30,8 +30,8 @@ from streaming.engines.fluss.metrics import (
     SHORTER,
     TIMEOUTS,
 )
-from streaming.engines.metrics import COMMIT_SECONDS
-from streaming.spine.contract import Batch, Partition, Spine
+from streaming.engines.fluss.pushes import Batches, Pushes
+from streaming.spine.contract import Batch, Partition, Spine, SpineError
 from streaming.spine.topics import BOOK, BRIDGE, QUOTES, TRADES
 
 TOPICS: Final = (TRADES, QUOTES, BOOK)
@@ -42,10 +42,30 @@ MESSAGES_PER_PARTITION: Final = 60_000
 BYTES_PER_PARTITION: Final = 4 * 2**20
 """Payload a step takes from each partition at most: a message of the book may hold thousands of levels."""
 
+STEP_SECONDS: Final = 1.0
+"""A step takes in so long what comes while its pushes are on their way."""
+
+LOOK_SECONDS: Final = 0.01
+"""Between two looks at the log then: each finds a push of its own, which costs the servers something."""
+
+PUSHES_IN_FLIGHT: Final = 8
+"""Pushes on their way at once at most: a message does not wait for the end of the one before."""
+
+FULL_PUSHES_IN_FLIGHT: Final = 2
+"""The same while the bridge is behind: each holds as much as a step may take."""
+
 MARK_EVERY_SECONDS: Final = 5.0
 """Between two looks at where the logs of Fluss end, for which messages have to wait."""
 
 _log = structlog.get_logger()
+
+
+@dataclass
+class _Landed:
+    """What a step has brought to Fluss so far."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    too_late: int = 0
 
 
 class BridgeStage:
@@ -90,7 +110,9 @@ class BridgeStage:
         self._archived = archived
         self._connect = connect
         self._writer: FlussWriter | None = None
-        self._readers = {topic: TopicReader(spine, topic, {}) for topic in TOPICS}
+        self._partitions = [Partition(topic, n) for topic in TOPICS for n in range(spine.partitions)]
+        self._next: dict[Partition, int] = {}
+        """Behind what is acknowledged."""
         self._current = current
         self._known_ends = known_ends or KnownEnds()
         self._mark: Mapping[Partition, int] | None = None
@@ -104,7 +126,7 @@ class BridgeStage:
         self._again: list[Missing] = []
         self._freeing = Freeing(spine, BRIDGE, synced=True)
         archived.refresh()
-        self._go_to({partition: archived.frontier(partition) for partition in self._positions()})
+        self._go_to({partition: archived.frontier(partition) for partition in self._partitions})
 
     def step(self) -> StepResult:
         """See `Stage.step`. What is missing goes first; everything a step read is acknowledged at its end.
@@ -148,13 +170,13 @@ class BridgeStage:
         self._end_comparison()
         self._archived.refresh()
         self._mark, self._mark_due = None, 0.0
-        self._go_to({partition: self._archived.frontier(partition) for partition in self._positions()})
+        self._go_to({partition: self._archived.frontier(partition) for partition in self._partitions})
         for topic in TOPICS:
             self._fill_up(writer, topic)
 
     def _fill_up(self, writer: FlussWriter, topic: str) -> None:
         """Push archived messages until the topic's logs are as long as they were: the newest, then older."""
-        upto = {partition: at for partition, at in self._positions().items() if partition.topic == topic}
+        upto = {partition: at for partition, at in self._next.items() if partition.topic == topic}
         while lost := self._lost(writer, topic):
             parts = []
             for partition, end in upto.items():
@@ -175,52 +197,64 @@ class BridgeStage:
 
     def _go_to(self, positions: Mapping[Partition, int]) -> None:
         self._end_comparison()
-        for partition, offset in positions.items():
-            self._readers[partition.topic].skip_to(partition, offset)
+        self._next = dict(positions)
         self._comparison.forget()
 
     def _push_next(self, writer: FlussWriter) -> StepResult:
-        batches, behind = self._read()
-        if not batches:
-            return StepResult(behind=bool(self._again))
-        parts: dict[str, list[pa.Table]] = {}
-        for partition, batch in batches:
-            parts.setdefault(partition.topic, []).append(rows_of(batch, partition))
-        too_late = self._push(writer, {topic: pa.concat_tables(tables) for topic, tables in parts.items()})
-        messages: Counter[str] = Counter()
-        for partition, batch in batches:
-            self._readers[partition.topic].skip_to(partition, batch.next_offset)
-            messages[partition.topic] += len(batch.payloads)
-        return StepResult(messages, behind or bool(self._again), too_late=too_late)
+        """Push what is next, and for a while what comes meanwhile; return when all is acknowledged."""
+        pushes = Pushes(writer, self._current)
+        reading, landed = dict(self._next), _Landed()
+        until = time.monotonic() + STEP_SECONDS
+        batches, behind = self._read(reading)
+        try:
+            while batches or pushes:
+                if batches:
+                    pushes.send(rows_by_topic(batches), batches)
+                    reading |= {partition: batch.next_offset for partition, batch in batches}
+                most = FULL_PUSHES_IN_FLIGHT if behind else PUSHES_IN_FLIGHT
+                in_a_hurry = behind and len(pushes) < most
+                self._land(pushes, landed, within_seconds=0 if in_a_hurry else LOOK_SECONDS)
+                batches = []
+                if len(pushes) < most and time.monotonic() < until:
+                    batches, behind = self._read(reading)
+        except (MalformedMessageError, SpineError):  # of what comes next: what was sent counts
+            while pushes:
+                self._land(pushes, landed, within_seconds=LOOK_SECONDS)
+            raise
+        return StepResult(landed.messages, behind or bool(self._again), too_late=landed.too_late)
 
-    def _read(self) -> tuple[list[tuple[Partition, Batch]], bool]:
+    def _land(self, pushes: Pushes, landed: _Landed, *, within_seconds: float) -> None:
+        for push in pushes.landed(within_seconds):
+            for partition, batch in push.batches:
+                self._next[partition] = batch.next_offset
+                landed.messages[partition.topic] += len(batch.payloads)
+            if TRADES in push.rows:
+                landed.too_late += int(np.count_nonzero(push.rows[TRADES][TOO_LATE.name]))
+
+    def _read(self, positions: Mapping[Partition, int]) -> tuple[list[tuple[Partition, Batch]], bool]:
         """Return what is next, and whether there is more."""
         batches, more = [], False
-        for topic in TOPICS:
-            for partition, found in self._readers[topic].read(MESSAGES_PER_PARTITION):
+        for partition, offset in positions.items():
+            found = self._spine.read(partition, offset, MESSAGES_PER_PARTITION)
+            if found.payloads:
                 batch = beginning(found, BYTES_PER_PARTITION)
                 more |= len(batch.payloads) < len(found.payloads)
                 more |= len(found.payloads) >= MESSAGES_PER_PARTITION
                 batches.append((partition, batch))
         return batches, more
 
-    def _push(self, writer: FlussWriter, rows: Mapping[str, pa.Table]) -> int:
-        """Push rows and wait until all are acknowledged; return how many trades were too late."""
-        started = time.perf_counter()
-        IN_FLIGHT.set(sum(table.num_rows for table in rows.values()))
-        writer.write(rows)
-        IN_FLIGHT.set(0)
-        self._current.take(rows.get(TRADES), rows.get(QUOTES))
-        for topic, table in rows.items():
-            ACKNOWLEDGED.labels(topic).inc(table.num_rows)
-        COMMIT_SECONDS.labels(BRIDGE, "fluss").observe(time.perf_counter() - started)
-        return int(np.count_nonzero(rows[TRADES][TOO_LATE.name])) if TRADES in rows else 0
+    def _push(self, writer: FlussWriter, rows: Mapping[str, pa.Table]) -> None:
+        """Push rows and wait until all are acknowledged."""
+        pushes = Pushes(writer, self._current)
+        pushes.send(rows)
+        while pushes:
+            pushes.landed(LOOK_SECONDS)
 
     def _remember(self, writer: FlussWriter) -> None:
         if time.monotonic() < self._mark_due:
             return
         self._known_ends.remember(writer.ends(), writer.table_ids)
-        self._mark = self._positions()
+        self._mark = dict(self._next)
         self._mark_due = time.monotonic() + MARK_EVERY_SECONDS
 
     # What Flink passed by
@@ -234,7 +268,7 @@ class BridgeStage:
             self._take_in(compared.result())
         if time.monotonic() >= self._compare_due:
             self._compare_due = time.monotonic() + self._compare_seconds
-            self._comparing = self._thread.submit(self._missing, self._positions())
+            self._comparing = self._thread.submit(self._missing, dict(self._next))
 
     def _missing(self, positions: Mapping[Partition, int]) -> list[Missing]:
         self._archived.refresh()
@@ -292,12 +326,9 @@ class BridgeStage:
             for partition, position in positions.items()
         }
 
-    def _positions(self) -> dict[Partition, int]:
-        return offsets_of(self._readers.values())
-
     def lag(self) -> dict[Partition, int]:
         """See `Stage.lag`: messages that Fluss has not acknowledged."""
-        return lag_of(self._readers.values())
+        return {partition: self._spine.end(partition) - offset for partition, offset in self._next.items()}
 
     def newest_us(self) -> Mapping[str, int]:
         """See `Stage.newest_us`."""
@@ -306,7 +337,19 @@ class BridgeStage:
     def close(self) -> None:
         """See `Stage.close`."""
         self._end_comparison()
-        self._freeing.after_commit(self._archived_of(self._positions()), now=True)
+        self._freeing.after_commit(self._archived_of(self._next), now=True)
+
+
+def rows_by_topic(batches: Batches) -> dict[str, pa.Table]:
+    """Return messages as rows, by topic.
+
+    Raises:
+        MalformedMessageError: a message can't be read.
+    """
+    parts: dict[str, list[pa.Table]] = {}
+    for partition, batch in batches:
+        parts.setdefault(partition.topic, []).append(rows_of(batch, partition))
+    return {topic: pa.concat_tables(tables) for topic, tables in parts.items()}
 
 
 def rows_of(batch: Batch, partition: Partition) -> pa.Table:

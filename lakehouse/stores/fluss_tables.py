@@ -7,6 +7,7 @@ has, so that Flink can number the levels of all messages without a step.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,8 +79,11 @@ async def create_tables(connection: fluss.FlussConnection, target: FlussTarget) 
         FlussStoreError: Fluss did not answer, or refused.
     """
     admin = connection.get_admin()
-    await answer(
-        admin.create_database(target.database, ignore_if_exists=True), target, "creating the database"
+    await _made(
+        admin.create_database(target.database, ignore_if_exists=True),
+        lambda: admin.database_exists(target.database),
+        target,
+        "creating the database",
     )
     for name in COLUMNS:
         path = path_of(target, name)
@@ -102,7 +106,7 @@ async def _create(connection: fluss.FlussConnection, target: FlussTarget, name: 
         if attempt:
             await answer(admin.drop_table(path, ignore_if_not_exists=True), target, what)
         request = admin.create_table(path, _descriptor(name, target), ignore_if_exists=True)
-        await answer(request, target, what)
+        await _made(request, lambda: admin.table_exists(path), target, what)
         patience = time.monotonic() + _LEADERS_SECONDS
         while time.monotonic() < patience:
             try:
@@ -115,6 +119,23 @@ async def _create(connection: fluss.FlussConnection, target: FlussTarget, name: 
         f"Fluss at {target.address} created the table {target.database}.{name} and gives it no leaders: "
         "restart its coordinator"
     )
+
+
+async def _made(
+    creation: Awaitable[None], is_there: Callable[[], Awaitable[bool]], target: FlussTarget, what: str
+) -> None:
+    """Wait until something is created, by us or by another program at the same moment.
+
+    Of two at the same moment one fails in ZooKeeper, and what it wanted is there a little later.
+    """
+    try:
+        await answer(creation, target, what)
+    except FlussUnavailableError:
+        patience = time.monotonic() + _LEADERS_SECONDS
+        while not await answer(is_there(), target, what):
+            if time.monotonic() > patience:
+                raise
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 def _schema(name: str) -> fluss.Schema:

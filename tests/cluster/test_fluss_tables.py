@@ -63,6 +63,15 @@ def test_the_tables_are_made_once_and_hold_what_they_should(target: FlussTarget)
     assert {info.get_properties()["table.replication.factor"] for info in found.values()} == {"3"}
 
 
+def test_programs_that_start_at_the_same_moment_all_find_the_tables(target: FlussTarget) -> None:
+    async def created(programs: int) -> None:
+        connections = [await connect(target) for _ in range(programs)]
+        await asyncio.gather(*(create_tables(connection, target) for connection in connections))
+        await settled()
+
+    asyncio.run(created(6))
+
+
 @pytest.mark.parametrize(
     ("difference", "sentence"),
     [

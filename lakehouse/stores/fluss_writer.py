@@ -58,7 +58,7 @@ class FlussWriter:
         self._runner = runner
         self._connection = connection
         self._target = target
-        self._in_flight: deque[asyncio.Future[None]] = deque()
+        self._in_flight: deque[asyncio.Future[None]] = deque()  # the newest; all before are acknowledged
         self._logs = {name: tables[name].new_append().create_writer() for name in LOGS}
         self.table_ids: Final = {name: int(tables[name].get_table_info().table_id) for name in LOGS}
         """A table that was dropped and created again has another one."""
@@ -114,21 +114,16 @@ class FlussWriter:
         sent: list[asyncio.Future[None]] = []
         for name, table in rows.items():
             for piece in table.combine_chunks().to_batches(max_chunksize=ROWS_AT_ONCE):
-                while len(self._in_flight) >= PIECES_IN_FLIGHT:
-                    await self._in_flight[0]
+                if len(self._in_flight) == PIECES_IN_FLIGHT:
+                    await self._in_flight.popleft()
                 try:
                     handle = self._logs[name].write_arrow_batch(piece)
                 except fluss.FlussError as error:
                     raise store_error(error, self._target, "writing rows") from error
                 sent.append(asyncio.ensure_future(answer(handle.wait(), self._target, "writing rows")))
                 self._in_flight.append(sent[-1])
-                sent[-1].add_done_callback(self._landed)
+                sent[-1].add_done_callback(_heard)
         return sent
-
-    def _landed(self, piece: asyncio.Future[None]) -> None:
-        self._in_flight.remove(piece)
-        if not piece.cancelled():
-            piece.exception()  # who waits for it is told; who has given up must not be
 
     def acknowledged(self, sent: Sent, *, within_seconds: float) -> bool:
         """Tell whether all of what was sent is acknowledged, as soon as it is, or when the time is over.
@@ -158,6 +153,12 @@ class FlussWriter:
             }
 
         return self._runner.run(asked())
+
+
+def _heard(piece: asyncio.Future[None]) -> None:
+    """Take note of a failure: who waits for the piece is told, who has given up must not be."""
+    if not piece.cancelled():
+        piece.exception()
 
 
 async def _done(sent: Sent, within_seconds: float) -> bool:

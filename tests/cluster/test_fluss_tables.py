@@ -8,10 +8,11 @@ from pathlib import Path
 import fluss
 import pyarrow as pa
 import pytest
-from bridge_world import own_tables, rows_in_fluss
+from bridge_world import own_tables, publish_numbered, rows_in_fluss, rows_of_log
 from running_cluster import RunningCluster
 
 from lakehouse.home import Home
+from lakehouse.stores import fluss_writer
 from lakehouse.stores.fluss_connection import (
     FlussStoreError,
     FlussTarget,
@@ -24,6 +25,7 @@ from lakehouse.stores.fluss_hot import FlussHotStore
 from lakehouse.stores.fluss_tables import COLUMNS, LOGS, FlussShapeError, create_tables, path_of
 from lakehouse.stores.fluss_writer import FlussWriter, event_loop
 from lakehouse.stores.hot_store import open_hot_reader
+from streaming.spine.sqlite import SqliteSpine
 
 
 @pytest.fixture
@@ -145,3 +147,14 @@ def test_a_row_that_does_not_fit_is_refused_and_the_next_writer_works(target: Fl
 
 def _wrong() -> pa.Table:
     return pa.table({"product": ["BTC-USD"]})
+
+
+def test_any_number_of_pieces_is_acknowledged(
+    target: FlussTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fluss_writer, "ROWS_AT_ONCE", 1)
+    with SqliteSpine.open(tmp_path / "spine.db") as spine, event_loop() as runner:
+        publish_numbered(spine, 0, 2_000)
+        rows = rows_of_log(spine, "trades")
+        FlussWriter.open(runner, target).write({"trades": rows})
+    assert rows_in_fluss(target, "trades").num_rows == 2_000

@@ -212,10 +212,10 @@ class BridgeStage:
                     pushes.send(rows_by_topic(batches), batches)
                     reading |= {partition: batch.next_offset for partition, batch in batches}
                 most = FULL_PUSHES_IN_FLIGHT if behind else PUSHES_IN_FLIGHT
-                in_a_hurry = behind and len(pushes) < most
-                self._land(pushes, landed, within_seconds=0 if in_a_hurry else LOOK_SECONDS)
+                goes_on = len(pushes) < most and time.monotonic() < until
+                self._land(pushes, landed, within_seconds=0 if goes_on and behind else LOOK_SECONDS)
                 batches = []
-                if len(pushes) < most and time.monotonic() < until:
+                if goes_on:
                     batches, behind = self._read(reading)
         except (MalformedMessageError, SpineError):  # of what comes next: what was sent counts
             while pushes:

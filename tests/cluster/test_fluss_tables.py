@@ -22,7 +22,7 @@ from lakehouse.stores.fluss_connection import (
     settled,
 )
 from lakehouse.stores.fluss_hot import FlussHotStore
-from lakehouse.stores.fluss_tables import COLUMNS, LOGS, FlussShapeError, create_tables, path_of
+from lakehouse.stores.fluss_tables import COLUMNS, LOGS, TOO_LATE, FlussShapeError, create_tables, path_of
 from lakehouse.stores.fluss_writer import FlussWriter, event_loop
 from lakehouse.stores.hot_store import open_hot_reader
 from streaming.spine.sqlite import SqliteSpine
@@ -156,5 +156,6 @@ def test_any_number_of_pieces_is_acknowledged(
     with SqliteSpine.open(tmp_path / "spine.db") as spine, event_loop() as runner:
         publish_numbered(spine, 0, 2_000)
         rows = rows_of_log(spine, "trades")
+        rows = rows.append_column(TOO_LATE, pa.repeat(pa.scalar(False), rows.num_rows))
         FlussWriter.open(runner, target).write({"trades": rows})
     assert rows_in_fluss(target, "trades").num_rows == 2_000

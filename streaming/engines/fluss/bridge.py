@@ -212,10 +212,10 @@ class BridgeStage:
                     pushes.send(rows_by_topic(batches), batches)
                     reading |= {partition: batch.next_offset for partition, batch in batches}
                 most = FULL_PUSHES_IN_FLIGHT if behind else PUSHES_IN_FLIGHT
-                goes_on = len(pushes) < most and time.monotonic() < until
-                self._land(pushes, landed, within_seconds=0 if goes_on and behind else LOOK_SECONDS)
+                more_to_send = behind and len(pushes) < most and time.monotonic() < until
+                self._land(pushes, landed, within_seconds=0 if more_to_send else LOOK_SECONDS)
                 batches = []
-                if goes_on:
+                if len(pushes) < most and time.monotonic() < until:
                     batches, behind = self._read(reading)
         except (MalformedMessageError, SpineError):  # of what comes next: what was sent counts
             while pushes:

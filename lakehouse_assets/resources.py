@@ -19,7 +19,7 @@ from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_catalog import warehouse
 from lakehouse.stores.paimon import PaimonStore
-from streaming.engines.rebuilding import RebuildDay, rebuilder
+from streaming.engines.rebuilding import RebuildDays, rebuilder
 from streaming.exchanges.choice import exchange_for
 from streaming.sealing.day import Origin
 
@@ -72,8 +72,8 @@ class Lakehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Open the Paimon tables; use it as a context manager."""
         return PaimonStore.open(self.home.create())
 
-    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDay:
-        """Return how the chosen engine rebuilds a day of candles.
+    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDays:
+        """Return how the chosen engine rebuilds days of candles.
 
         Raises:
             HomeError: another engine writes the tables.

@@ -1,5 +1,6 @@
-"""Rebuilding a product's day of candles from its archived trades, by the engine that writes the candles."""
+"""Rebuilding a product's days of candles from archived trades, by the engine that writes the candles."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -19,25 +20,28 @@ class Rebuilt:
     job_id: str | None = None
 
 
-class RebuildDay(Protocol):
+class RebuildDays(Protocol):
     """How an engine rebuilds."""
 
-    def __call__(self, product: str, day: date, snapshot_id: int | None) -> Rebuilt:
-        """Make a product's day of candles those of its trades.
+    def __call__(self, product: str, days: Sequence[date], snapshot_id: int | None) -> Mapping[date, Rebuilt]:
+        """Make a product's days of candles those of their trades; those that are so already stay untouched.
 
         Args:
             product: whose candles.
-            day: UTC day.
+            days: UTC days, no more of them than whose trades fit into memory.
             snapshot_id: the snapshot of `trades` to take them from, the current one where None.
+
+        Returns:
+            What was done, for each day.
 
         Raises:
             FlinkUnavailableError: Flink doesn't answer; try again.
-            FlinkError: Flink failed; the candles are as before.
+            FlinkError: Flink failed; the candles of the day it was at are as before.
         """
         ...
 
 
-def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore) -> RebuildDay:
+def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore) -> RebuildDays:
     """Return how the chosen engine rebuilds candles of this home.
 
     Raises:
@@ -48,7 +52,7 @@ def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: Pa
     if settings.engine_kind == "embedded":
         from streaming.engines.embedded import rebuild as embedded
 
-        return partial(embedded.rebuild_day, archive, candles)
+        return partial(embedded.rebuild_days, archive, candles)
     from streaming.engines.flink import rebuild as flink
 
-    return partial(flink.rebuild_day, settings, home, archive, candles)
+    return partial(flink.rebuild_days, settings, home, archive, candles)

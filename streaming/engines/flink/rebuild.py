@@ -1,6 +1,6 @@
-"""Rebuilding a product's day of candles where Flink writes them."""
+"""Rebuilding a product's days of candles where Flink writes them: a batch job for each day."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 
@@ -20,7 +20,24 @@ from streaming.engines.rebuilding import Rebuilt
 _log = structlog.get_logger()
 
 
-def rebuild_day(
+def rebuild_days(
+    settings: Settings,
+    home: Home,
+    archive: IcebergStore,
+    candles: PaimonStore,
+    product: str,
+    days: Sequence[date],
+    snapshot_id: int | None,
+) -> dict[date, Rebuilt]:
+    """Make days of candles those of their archived trades; see `streaming.engines.rebuilding.RebuildDays`.
+
+    Raises:
+        FlinkError: see `batch.rebuild_day`.
+    """
+    return {day: _rebuild_day(settings, home, archive, candles, product, day, snapshot_id) for day in days}
+
+
+def _rebuild_day(
     settings: Settings,
     home: Home,
     archive: IcebergStore,
@@ -29,11 +46,6 @@ def rebuild_day(
     day: date,
     snapshot_id: int | None,
 ) -> Rebuilt:
-    """Make a day's candles those of its archived trades; see `streaming.engines.rebuilding.RebuildDay`.
-
-    Raises:
-        FlinkError: see `batch.rebuild_day`.
-    """
     snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
     if snapshot_id is None:
         return Rebuilt(changed=False)

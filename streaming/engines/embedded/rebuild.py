@@ -1,7 +1,7 @@
 """Rebuilding a product's days of candles where the Python workers write them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 
 from lakehouse.candles.rebuild import COLUMNS, rebuild
+from lakehouse.candles.rollup import WIDTH_US, rolled_up
 from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_files import PartitionKey
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
 from lakehouse.stores.seals import edges_of_days
 from streaming.engines.rebuilding import Rebuilt
 
@@ -25,22 +26,45 @@ def rebuild_days(
 
     What is another candle now is one snapshot for all days.
     """
-    if not days:
-        return {}
-    start_us, end_us = day_start_us(min(days)), day_start_us(max(days)) + DAY_US
     with candles.lock(CANDLES_1M):
-        files: dict[date, list[DataFile]] = defaultdict(list)
+        files: dict[date | None, list[DataFile]] = defaultdict(list)
         for file in archive.data_files(TRADES, product=product, snapshot_id=snapshot_id):
             files[PartitionKey.of(file).day].append(file)
         edges = edges_of_days(archive, product, days)
-        there = candles.scan(CANDLES_1M, product=product, start_us=start_us, end_us=end_us)
-        changed: dict[date, pa.Table] = {}
-        for day in days:
-            trades = archive.read(TRADES, files[day], columns=COLUMNS, encoded=True)
-            wanted = rebuild(trades, edges[day])
-            before = there.filter(pc.equal(there["day"], pa.scalar(day)))
-            if not wanted.cast(there.schema).equals(before.sort_by("start")):
-                changed[day] = wanted
-        if changed:
-            candles.replace_days(CANDLES_1M, product, changed, pa.concat_tables(changed.values()))
-    return {day: Rebuilt(changed=day in changed) for day in days}
+        wanted = {
+            day: rebuild(archive.read(TRADES, files[day], columns=COLUMNS, encoded=True), edges[day])
+            for day in days
+        }
+        return _replaced(candles, CANDLES_1M, product, wanted)
+
+
+def roll_up_days(
+    candles: PaimonStore, table: Table, product: str, days: Sequence[date], _snapshot_id: int | None
+) -> dict[date, Rebuilt]:
+    """Make days of longer candles those of their minutes; see `streaming.engines.rebuilding.RebuildDays`."""
+    with candles.lock(table):
+        minutes = _by_day(candles, CANDLES_1M, product, days)
+        wanted = {day: rolled_up(minutes[day], WIDTH_US[table.name]) for day in days}
+        return _replaced(candles, table, product, wanted)
+
+
+def _replaced(
+    candles: PaimonStore, table: Table, product: str, wanted: Mapping[date, pa.Table]
+) -> dict[date, Rebuilt]:
+    there = _by_day(candles, table, product, list(wanted))
+    changed = {
+        day: rows
+        for day, rows in wanted.items()
+        if not rows.cast(there[day].schema).equals(there[day].sort_by("start"))
+    }
+    if changed:
+        candles.replace_days(table, product, changed, pa.concat_tables(changed.values()))
+    return {day: Rebuilt(changed=day in changed) for day in wanted}
+
+
+def _by_day(candles: PaimonStore, table: Table, product: str, days: Sequence[date]) -> dict[date, pa.Table]:
+    if not days:
+        return {}
+    start_us, end_us = day_start_us(min(days)), day_start_us(max(days)) + DAY_US
+    rows = candles.scan(table, product=product, start_us=start_us, end_us=end_us)
+    return {day: rows.filter(pc.equal(rows["day"], pa.scalar(day))) for day in days}

@@ -14,7 +14,7 @@ from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import seals
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import CANDLE_CHECKS, check_specs, evaluate, scopes
-from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
 from lakehouse_assets.partition_results import (
     PartitionEvent,
     PartitionResult,
@@ -22,6 +22,7 @@ from lakehouse_assets.partition_results import (
     together_or_each,
 )
 from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
+from lakehouse_assets.plots import candles_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.engines.flink.errors import FlinkUnavailableError, JobFailedError, StatementError
 from streaming.engines.rebuilding import Rebuilt
@@ -59,6 +60,7 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
         metadata=table_metadata(CANDLES_1M, home),
         check_specs=check_specs(CANDLE_CHECKS, CANDLES_1M.name, partitions),
         automation_condition=CARRY_CHANGES,
+        freshness_policy=DAILY,
         # One run a product: its days are rebuilt, committed and checked many at once.
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool="candles_1m_writer",
@@ -131,5 +133,7 @@ def _rebuilt(
         }
         if was.job_id is not None:
             metadata["flink_job_id"] = was.job_id
+        if key == keys[-1]:
+            metadata["plot"] = candles_plot(key, candles.scan(CANDLES_1M, product=product, day=day))
         results[key] = PartitionResult(metadata, checked[product, day])
     return results

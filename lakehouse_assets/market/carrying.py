@@ -1,4 +1,4 @@
-"""How a change goes downstream: a product-day of `trades` that changed has its candles rebuilt."""
+"""How a change goes downstream: what is made of a product-day that changed is made again."""
 
 import dagster as dg
 
@@ -19,5 +19,8 @@ def carrying_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.groups(GROUP),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Rebuilds the candles of each product-day whose trades changed and passed their checks.",
+        description=(
+            "Makes again what is made of each product-day that changed and passed its checks: candles from "
+            "trades, hours, days and metrics from candles, liquidity from quotes."
+        ),
     )

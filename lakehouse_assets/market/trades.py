@@ -14,7 +14,7 @@ from lakehouse.stores.iceberg_catalog import CatalogError
 from lakehouse.stores.iceberg_commit import CommitConflictError, FilesReplacedError
 from lakehouse.stores.schemas import TRADES
 from lakehouse_assets.market.checks import TRADE_CHECKS, check_specs, evaluate, scopes
-from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported, together_or_each
 from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
@@ -55,6 +55,7 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
         # One run a product. A day that has to be fetched takes minutes, but what is done stays, and a run
         # that is started again goes on from there: a run for each day would gain nothing and cost its start.
         backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=DAILY,
         pool="trades_writer",
         code_version="1",
     )

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from lakehouse_assets.market.description import GROUP
+from lakehouse_assets.partitions import CAUSE
 
 # `eager` looks at the latest day only, but days are sealed, and sealed again, whenever they are due. And it
 # would go on from a partition whose blocking checks failed in an earlier run.
@@ -19,6 +20,7 @@ def carrying_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.groups(GROUP),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
+        run_tags={CAUSE: "an upstream partition changed"},
         description=(
             "Makes again what is made of each product-day that changed and passed its checks: candles from "
             "trades, hours, days and metrics from candles, liquidity from quotes."

@@ -130,7 +130,7 @@ async def seal_day(
             sealed_us=sealed_us,
         )
         record, snapshot_id, committed = _commit(store, product, day, rows, record, files, repeated)
-    if spool is not None:
+    if spool is not None and spool.is_used:
         os.sync()  # none of the table formats does it for its files
         spool.clear()
     lost = TradeIds(missing_ranges(_known(store, product, edges), edges))

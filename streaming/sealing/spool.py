@@ -38,6 +38,11 @@ class Spool:
         name = exchange.name.lower()
         return cls(home.folder / "fetched" / name / checked_product(product) / day.isoformat())
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was kept."""
+        return self.folder.exists()
+
     def trades(self) -> npt.NDArray[np.void]:
         """Return what was kept: `FETCHED` records, ascending by trade_id, each id once.
 
@@ -79,5 +84,5 @@ class Spool:
 
     def clear(self) -> None:
         """Forget what was kept: the day is sealed."""
-        if self.folder.exists():
+        if self.is_used:
             shutil.rmtree(self.folder)

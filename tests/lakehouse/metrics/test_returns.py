@@ -18,7 +18,7 @@ from lakehouse.metrics.returns import (
     volatility,
 )
 
-PRICES = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=120).map(np.array)
+PRICES = st.lists(st.floats(1, 1_000), min_size=2, max_size=120).map(np.array)
 WINDOWS = st.integers(2, 90)
 
 

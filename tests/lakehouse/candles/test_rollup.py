@@ -75,6 +75,18 @@ def test_ids_that_cross_an_hour_are_known_all_the_same() -> None:
     assert found["trade_count"].to_pylist() == [2, 2, 1]
 
 
+def test_an_id_missing_between_complete_minutes_is_noticed_in_whatever_hour_it_was() -> None:
+    trades = [
+        {"product": "BTC-USD", "trade_id": number, "event_us": START // HOUR_US * HOUR_US + hour * HOUR_US}
+        | {"price": 1, "size": 1, "buy": True, "late": False, "recorded_us": START + minute}
+        for number, hour, minute in [(1, 0, 0), (2, 1, 0), (4, 1, 0), (5, 0, 1), (6, 2, 0)]
+    ]
+    trades[3]["event_us"] += MINUTE_US
+    minutes = rebuild(archived(trades))
+    assert minutes["is_complete"].to_pylist() == [True, True, False, False]
+    assert rolled_up(minutes, HOUR_US)["is_complete"].to_pylist() == [False, False, False]
+
+
 def test_sums_larger_than_64_bits_are_exact() -> None:
     trades = [
         {"product": "BTC-USD", "trade_id": number, "event_us": START + number * MINUTE_US, "price": 10**10}

@@ -1,5 +1,6 @@
 """The partitions that assets share: product × day for market data. Keys read `2026-11-20|BTC-USD`."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -11,8 +12,18 @@ from lakehouse.settings import USD_PRODUCTS, USDT_PRODUCTS, Settings
 MOST_PARTITIONS: Final = 24_000
 """Dagster's pages and daemon slow down above about 25,000 partitions of an asset."""
 
+CAUSE: Final = "lakehouse/cause"
+"""Run tag that says why a run exists. One that a person launched has none: it has Dagster's own tags of a
+backfill, with its title, or none at all."""
+
 ACCELERATED_DAYS: Final = 60
 """How far ahead of today an accelerated simulation's days have partitions."""
+
+MOST_TRADES: Final = 2_000_000
+"""Trades of a batch of product-days: what is read, checked and committed together."""
+
+MOST_DAYS: Final = 250
+"""Product-days of a batch."""
 
 _EARLIEST_YEAR: Final = 2015
 
@@ -76,3 +87,27 @@ def parsed(key: str) -> tuple[str, date]:
     """Return the product and day of a partition key; dimensions come in the order of their names."""
     day, _, product = key.partition("|")
     return product, date.fromisoformat(day)
+
+
+def batches(
+    keys: Iterable[str], sizes: Mapping[tuple[str, date], int], most: int, most_keys: int
+) -> Iterator[list[str]]:
+    """Yield partition keys of one product at a time, days ascending, in lists of bounded size.
+
+    Args:
+        keys: of product-days.
+        sizes: how large a product-day is, such as its number of trades; what is not named has no size.
+        most: the largest sum of sizes; a product-day that exceeds it comes alone.
+        most_keys: the longest list.
+    """
+    batch: list[str] = []
+    total = 0
+    for (product, day), key in sorted((parsed(key), key) for key in keys):
+        size = sizes.get((product, day), 0)
+        if batch and (total + size > most or len(batch) == most_keys or parsed(batch[0])[0] != product):
+            yield batch
+            batch, total = [], 0
+        batch.append(key)
+        total += size
+    if batch:
+        yield batch

@@ -38,7 +38,7 @@ class Break(NamedTuple):
     expected: str
     found: str
     amount: Decimal | None
-    """found - expected, where they are numbers; None also where it has more than 22 digits before the point."""
+    """found - expected where they are numbers; None where it has more than 22 digits before the point."""
 
 
 Identity = tuple[object, ...]

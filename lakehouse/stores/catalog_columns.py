@@ -44,9 +44,7 @@ def table_columns(home: Home) -> list[TableColumns]:
                 if table.store == "iceberg":
                     found = _of_iceberg(iceberg.load_table((home.namespace, table.name)).schema())
                 else:
-                    found = _of_paimon(
-                        paimon.get_table(f"{home.namespace}.{table.name}").table_schema.fields
-                    )
+                    found = _of_paimon(paimon.get_table(f"{home.namespace}.{table.name}").table_schema.fields)
             except (NoSuchTableError, TableNotExistException):
                 continue
             compared.append(TableColumns(table, registered_columns(table), found))

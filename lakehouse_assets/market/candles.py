@@ -8,6 +8,7 @@ from lakehouse.stores.seals import seals
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import CANDLE_CHECKS, Scope, check_specs, evaluate
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
+from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.engines.flink.errors import FlinkUnavailableError
@@ -22,7 +23,7 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
 
     @dg.asset(
         name=CANDLES_1M.name,
-        deps=[TRADES.name],
+        deps=[TRADES.name, topic_key(TRADES.name)],
         partitions_def=partitions,
         description=(
             f"{CANDLES_1M.description} The stream keeps the day that goes on. Materializing a sealed day "

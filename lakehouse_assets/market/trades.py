@@ -11,6 +11,7 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES
 from lakehouse_assets.market.checks import TRADE_CHECKS, Scope, check_specs, evaluate
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
+from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.exchanges.contract import RestError
@@ -27,6 +28,7 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
 
     @dg.asset(
         name=TRADES.name,
+        deps=[topic_key(TRADES.name)],
         partitions_def=partitions,
         description=(
             f"{TRADES.description} Materializing a day that is over seals it: what is missing is fetched "

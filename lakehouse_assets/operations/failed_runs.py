@@ -57,7 +57,7 @@ def failed_runs_sensor() -> dg.SensorDefinition:
             if run is not None and run.tags.get(_WILL_RETRY) != "true":
                 alerts.append(_alert(run, record.event_log_entry, settings))
         raised = Alerts(lakehouse.home).raise_all(alerts)
-        newest = max((record.storage_id for record in records), default=reached.event_id)
+        newest = max((record.storage_id for record in records), default=reached.event_id or 0)
         return dg.SensorResult(
             skip_reason=f"{len(records)} runs failed since the last tick, {raised} alerts raised",
             cursor=encoded(Reached(newest)),

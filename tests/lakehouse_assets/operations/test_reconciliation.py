@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from pyiceberg.types import StringType
 from sealed_world import BTC, DAY, KEY, LIVE_KEY, PRODUCTS
 
 from lakehouse.home import Home
+from lakehouse.reconciliation.schema_drift import schema_breaks
+from lakehouse.stores.catalog_columns import registered_columns, table_columns
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_catalog import open_catalog
 from lakehouse.stores.schemas import CANDLES_1M, GAPS, INTAKE, RECONCILIATION, TABLES, TRADES
@@ -107,10 +109,12 @@ def test_a_day_whose_accounts_agree_has_no_break_and_passes_every_check(
     evaluations = run.get_asset_check_evaluations()
     assert {one.check_name for one in evaluations} == {check.name for check in BREAK_CHECKS}
     assert {one.partition for one in evaluations} == {KEY}
-    assert failed(run) == {} and breaks(tables) == []
+    assert failed(run) == {}
+    assert breaks(tables) == []
     (event,) = run.get_asset_materialization_events()
     metadata = {name: value.value for name, value in event.materialization.metadata.items()}
-    assert metadata["sealed"] and metadata["dagster/partition_row_count"] == 0
+    assert metadata["sealed"] is True
+    assert metadata["dagster/partition_row_count"] == 0
 
 
 def test_a_missing_candle_is_found(tables: Lakehouse, reconcile: Reconcile) -> None:
@@ -132,8 +136,8 @@ def test_a_missing_candle_is_found(tables: Lakehouse, reconcile: Reconcile) -> N
 def test_a_candle_twice_is_found(tables: Lakehouse, reconcile: Reconcile) -> None:
     files = {path: pq.ParquetFile(path).read() for path in tables.home.paimon.rglob("*.parquet")}
     ((path, rows),) = [item for item in files.items() if item[1]["day"][0].as_py() == DAY]
-    pq.write_table(pa.concat_tables([rows, rows.slice(3, 1)]), path)
     key = key_of(candle_rows(tables)[3])
+    pq.write_table(pa.concat_tables([rows, rows.slice(3, 1)]), path)
     assert not reconcile().success
     assert ("archive_candles", "DUPLICATE", "candles_1m", key, "") in shown(tables)
     assert {kind for _, kind, *_ in shown(tables)} == {"DUPLICATE"}
@@ -180,7 +184,7 @@ def test_a_trade_that_was_archived_and_is_gone_is_found(tables: Lakehouse, recon
 def test_counts_of_the_log_that_do_not_add_up_are_found_and_block_nothing(
     tables: Lakehouse, reconcile: Reconcile
 ) -> None:
-    at = {"recorded_at": DAY, "spine_partition": 0, "spine_offset": 0}
+    at = {"recorded_at": datetime(2025, 6, 10, tzinfo=UTC), "spine_partition": 0, "spine_offset": 0}
     row = {"product": BTC, "day": DAY, "kind": "trade", "exchange": "simulated", "received": 3} | at
     row |= {"accepted": 3, "duplicates": 0, "quarantined": 0, "late": 0}
     with tables.iceberg() as store:
@@ -220,9 +224,6 @@ def test_a_schema_that_drifted_is_found_though_the_store_refuses_the_table(
 
 
 def test_columns_in_another_order_are_no_drift(tables: Lakehouse, reconcile: Reconcile) -> None:
-    from lakehouse.reconciliation.schema_drift import schema_breaks
-    from lakehouse.stores.catalog_columns import registered_columns, table_columns
-
     assert reconcile().success
     there = {columns.table.name: columns for columns in table_columns(tables.home)}
     assert there.keys() == TABLES.keys()
@@ -245,14 +246,16 @@ def test_reconciling_again_changes_nothing_and_a_repaired_day_has_no_breaks_left
     with tables.iceberg() as store:
         assert store.snapshot_id(RECONCILIATION) == snapshot
     set_candles(tables, rows)
-    assert reconcile().success and breaks(tables) == []
+    assert reconcile().success
+    assert breaks(tables) == []
 
 
 def test_a_day_that_is_not_sealed_is_left_out_and_no_check_speaks_for_it(
     tables: Lakehouse, reconcile: Reconcile
 ) -> None:
     run = reconcile(partition_key=LIVE_KEY)
-    assert run.success and run.get_asset_check_evaluations() == []
+    assert run.success
+    assert run.get_asset_check_evaluations() == []
     (event,) = run.get_asset_materialization_events()
     assert event.materialization.metadata["sealed"].value is False
 

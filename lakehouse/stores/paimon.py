@@ -48,7 +48,7 @@ _COMMIT_USER = "lakehouse"
 _NOT_FOUND: Final = re.compile(r"Snapshot \d+ does not exist")
 _LOOKS: Final = 20
 _PAUSE_SECONDS: Final = 0.05
-SEQUENCE_FIELDS = {"candles_1m": "trade_count"}
+SEQUENCE_FIELDS = dict.fromkeys(("candles_1m", "candles_1h", "candles_1d"), "trade_count")
 """Of two rows with one key the larger wins; of equals the one committed later."""
 
 logging.getLogger("pypaimon").setLevel(logging.WARNING)

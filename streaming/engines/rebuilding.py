@@ -1,4 +1,7 @@
-"""Rebuilding a product's day of candles from its archived trades, by the engine that writes the candles."""
+"""Rebuilding a product's day of candles from what they are made of, by the engine that writes the candles.
+
+Minutes come from the archived trades, hours and days from the minutes.
+"""
 
 from dataclasses import dataclass
 from datetime import date
@@ -9,6 +12,7 @@ from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.schemas import CANDLES_1M, Table
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,13 @@ class RebuildDay(Protocol):
     """How an engine rebuilds."""
 
     def __call__(self, product: str, day: date, snapshot_id: int | None) -> Rebuilt:
-        """Make a product's day of candles those of its trades.
+        """Make a product's day of a table of candles what its trades or its minutes say.
 
         Args:
             product: whose candles.
             day: UTC day.
-            snapshot_id: the snapshot of `trades` to take them from, the current one where None.
+            snapshot_id: the snapshot of `trades` to take minutes from, the current one where None. Hours and
+                days are taken from the newest snapshot of `candles_1m`.
 
         Raises:
             FlinkUnavailableError: Flink doesn't answer; try again.
@@ -37,8 +42,17 @@ class RebuildDay(Protocol):
         ...
 
 
-def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore) -> RebuildDay:
-    """Return how the chosen engine rebuilds candles of this home.
+def rebuilder(
+    settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore, table: Table = CANDLES_1M
+) -> RebuildDay:
+    """Return how the chosen engine rebuilds a table of candles of this home.
+
+    Args:
+        settings: which engine, and where it is.
+        home: whose tables.
+        archive: they, opened.
+        candles: they, opened.
+        table: `CANDLES_1M`, or one that is rolled up from it.
 
     Raises:
         HomeError: another engine writes its tables.
@@ -48,7 +62,11 @@ def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: Pa
     if settings.engine_kind == "embedded":
         from streaming.engines.embedded import rebuild as embedded
 
-        return partial(embedded.rebuild_day, archive, candles)
+        if table is CANDLES_1M:
+            return partial(embedded.rebuild_day, archive, candles)
+        return partial(embedded.roll_up_day, candles, table)
     from streaming.engines.flink import rebuild as flink
 
-    return partial(flink.rebuild_day, settings, home, archive, candles)
+    if table is CANDLES_1M:
+        return partial(flink.rebuild_day, settings, home, archive, candles)
+    return partial(flink.roll_up_day, settings, home, candles, table)

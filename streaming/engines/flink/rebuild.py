@@ -1,6 +1,6 @@
 """Rebuilding a product's day of candles where Flink writes them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 
@@ -10,9 +10,10 @@ from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
 from lakehouse.stores.seals import known_edges
 from streaming.engines.flink import batch
+from streaming.engines.flink.batch import OnProgress
 from streaming.engines.flink.job_manager import JobProgress
 from streaming.engines.flink.target import flink_target
 from streaming.engines.rebuilding import Rebuilt
@@ -37,28 +38,61 @@ def rebuild_day(
     snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
     if snapshot_id is None:
         return Rebuilt(changed=False)
-    before = candles.scan(CANDLES_1M, product=product, day=day).sort_by("start")
+
+    def run(tell: OnProgress) -> str:
+        with _kept(archive, snapshot_id, f"candles.{product}.{day.isoformat()}"):
+            return batch.rebuild_day(
+                flink_target(settings, home),
+                product,
+                day,
+                snapshot_id=snapshot_id,
+                edges=known_edges(archive, product, day),
+                on_progress=tell,
+            )
+
+    return _compared(candles, CANDLES_1M, product, day, run)
+
+
+def roll_up_day(
+    settings: Settings,
+    home: Home,
+    candles: PaimonStore,
+    table: Table,
+    product: str,
+    day: date,
+    _snapshot_id: int | None,
+) -> Rebuilt:
+    """Make a day's hours or days those of its minutes; see `streaming.engines.rebuilding.RebuildDay`.
+
+    Raises:
+        FlinkError: see `batch.roll_up_day`.
+    """
+
+    def run(tell: OnProgress) -> str:
+        return batch.roll_up_day(flink_target(settings, home), table, product, day, on_progress=tell)
+
+    return _compared(candles, table, product, day, run)
+
+
+def _compared(
+    candles: PaimonStore, table: Table, product: str, day: date, run: Callable[[OnProgress], str]
+) -> Rebuilt:
+    """Run a batch job, tell how it goes on, and compare what the day holds before and after it."""
 
     def tell(progress: JobProgress) -> None:
         _log.info(
             "candles are being rebuilt by Flink",
+            table=table.name,
             product=product,
             day=day.isoformat(),
             state=progress.state,
             tasks=f"{progress.ended_tasks} of {progress.tasks}",
-            trades=progress.rows_read,
+            rows=progress.rows_read,
         )
 
-    with _kept(archive, snapshot_id, f"candles.{product}.{day.isoformat()}"):
-        job_id = batch.rebuild_day(
-            flink_target(settings, home),
-            product,
-            day,
-            snapshot_id=snapshot_id,
-            edges=known_edges(archive, product, day),
-            on_progress=tell,
-        )
-    after = candles.scan(CANDLES_1M, product=product, day=day).sort_by("start")
+    before = candles.scan(table, product=product, day=day).sort_by("start")
+    job_id = run(tell)
+    after = candles.scan(table, product=product, day=day).sort_by("start")
     return Rebuilt(not after.equals(before), job_id)
 
 

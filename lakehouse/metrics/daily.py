@@ -1,7 +1,7 @@
 """Rows of `metrics_daily` from the candles of days and minutes.
 
-A day's figures reach back over the 90 days before it. So when a day's candle changes, its own row and those of
-the `WINDOW_DAYS` days that follow it are other ones.
+A day's figures reach back over the 90 days before it. So when a day's candle changes, its own row and those
+of the `WINDOW_DAYS` days that follow it are other ones.
 """
 
 from collections.abc import Collection, Mapping

@@ -61,10 +61,10 @@ def sharpe(returns: Floats, window: int) -> Floats:
 def realised_volatility(prices: Floats) -> float:
     """Return a day's annualised realised volatility from its prices at regular moments.
 
-    √(Σ r² · 365) over the log returns between them: T. G. Andersen, T. Bollerslev, F. X. Diebold and P. Labys,
-    Modeling and Forecasting Realized Volatility (2003). Five minutes between the moments are what L. Y. Liu,
-    A. J. Patton and K. Sheppard, Does Anything Beat 5-Minute RV? (2015), found hard to beat: shorter ones
-    measure the bounce between bid and ask.
+    √(Σ r² · 365) over the log returns between them: T. G. Andersen, T. Bollerslev, F. X. Diebold and P.
+    Labys, Modeling and Forecasting Realized Volatility (2003). Five minutes between the moments are what L.
+    Y. Liu, A. J. Patton and K. Sheppard, Does Anything Beat 5-Minute RV? (2015), found hard to beat: shorter
+    ones measure the bounce between bid and ask.
 
     Args:
         prices: the first at the beginning of the day, the last at its end.

@@ -33,7 +33,7 @@ def days_of(closes: dict[date, Decimal]) -> pa.Table:
     return pa.concat_tables([candle(day, close) for day, close in closes.items()])
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.lists(DAILY_PRICES, min_size=95, max_size=95), st.sets(st.integers(0, 94), max_size=3))
 def test_figures_are_those_of_the_closes_and_empty_where_one_is_not_known(
     prices: list[Decimal], unknown: set[int]

@@ -1,6 +1,7 @@
 """The formulas against empyrical, which shares nothing with them."""
 
 import math
+from itertools import pairwise
 
 import empyrical
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_price_that_never_moves_has_no_risk_and_no_sharpe_ratio() -> None:
 
 @given(PRICES)
 def test_realised_volatility_is_the_root_mean_square_of_the_steps_of_a_year(prices: np.ndarray) -> None:
-    steps = [math.log(after / before) for before, after in zip(prices, prices[1:], strict=False)]
+    steps = [math.log(after / before) for before, after in pairwise(prices)]
     expected = math.sqrt(365 * math.fsum(step * step for step in steps))
     assert math.isclose(realised_volatility(prices), expected, rel_tol=1e-9, abs_tol=1e-9)
 

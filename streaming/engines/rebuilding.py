@@ -1,8 +1,9 @@
-"""Rebuilding a product's day of candles from what they are made of, by the engine that writes the candles.
+"""Rebuilding a product's days of candles from what they are made of, by the engine that writes the candles.
 
 Minutes come from the archived trades, hours and days from the minutes.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -23,28 +24,33 @@ class Rebuilt:
     job_id: str | None = None
 
 
-class RebuildDay(Protocol):
+class RebuildDays(Protocol):
     """How an engine rebuilds."""
 
-    def __call__(self, product: str, day: date, snapshot_id: int | None) -> Rebuilt:
-        """Make a product's day of a table of candles what its trades or its minutes say.
+    def __call__(self, product: str, days: Sequence[date], snapshot_id: int | None) -> Mapping[date, Rebuilt]:
+        """Make a product's days of a table of candles what their trades or their minutes say.
+
+        Days that are so already stay untouched.
 
         Args:
             product: whose candles.
-            day: UTC day.
+            days: UTC days, no more of them than whose trades fit into memory.
             snapshot_id: the snapshot of `trades` to take minutes from, the current one where None. Hours and
                 days are taken from the newest snapshot of `candles_1m`.
 
+        Returns:
+            What was done, for each day.
+
         Raises:
             FlinkUnavailableError: Flink doesn't answer; try again.
-            FlinkError: Flink failed; the candles are as before.
+            FlinkError: Flink failed; the candles of the day it was at are as before.
         """
         ...
 
 
 def rebuilder(
     settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore, table: Table = CANDLES_1M
-) -> RebuildDay:
+) -> RebuildDays:
     """Return how the chosen engine rebuilds a table of candles of this home.
 
     Args:
@@ -63,10 +69,10 @@ def rebuilder(
         from streaming.engines.embedded import rebuild as embedded
 
         if table is CANDLES_1M:
-            return partial(embedded.rebuild_day, archive, candles)
-        return partial(embedded.roll_up_day, candles, table)
+            return partial(embedded.rebuild_days, archive, candles)
+        return partial(embedded.roll_up_days, candles, table)
     from streaming.engines.flink import rebuild as flink
 
     if table is CANDLES_1M:
-        return partial(flink.rebuild_day, settings, home, archive, candles)
-    return partial(flink.roll_up_day, settings, home, candles, table)
+        return partial(flink.rebuild_days, settings, home, archive, candles)
+    return partial(flink.roll_up_days, settings, home, candles, table)

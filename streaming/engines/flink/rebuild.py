@@ -1,8 +1,9 @@
-"""Rebuilding a product's day of candles where Flink writes them."""
+"""Rebuilding a product's days of candles where Flink writes them: a batch job for each day."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,24 @@ from streaming.engines.rebuilding import Rebuilt
 _log = structlog.get_logger()
 
 
-def rebuild_day(
+def rebuild_days(
+    settings: Settings,
+    home: Home,
+    archive: IcebergStore,
+    candles: PaimonStore,
+    product: str,
+    days: Sequence[date],
+    snapshot_id: int | None,
+) -> dict[date, Rebuilt]:
+    """Make days of candles those of their archived trades; see `streaming.engines.rebuilding.RebuildDays`.
+
+    Raises:
+        FlinkError: see `batch.rebuild_day`.
+    """
+    return {day: _rebuild_day(settings, home, archive, candles, product, day, snapshot_id) for day in days}
+
+
+def _rebuild_day(
     settings: Settings,
     home: Home,
     archive: IcebergStore,
@@ -30,11 +48,6 @@ def rebuild_day(
     day: date,
     snapshot_id: int | None,
 ) -> Rebuilt:
-    """Make a day's candles those of its archived trades; see `streaming.engines.rebuilding.RebuildDay`.
-
-    Raises:
-        FlinkError: see `batch.rebuild_day`.
-    """
     snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
     if snapshot_id is None:
         return Rebuilt(changed=False)
@@ -53,25 +66,27 @@ def rebuild_day(
     return _compared(candles, CANDLES_1M, product, day, run)
 
 
-def roll_up_day(
+def roll_up_days(
     settings: Settings,
     home: Home,
     candles: PaimonStore,
     table: Table,
     product: str,
-    day: date,
+    days: Sequence[date],
     _snapshot_id: int | None,
-) -> Rebuilt:
-    """Make a day's hours or days those of its minutes; see `streaming.engines.rebuilding.RebuildDay`.
+) -> dict[date, Rebuilt]:
+    """Make days of longer candles those of their minutes; see `streaming.engines.rebuilding.RebuildDays`.
 
     Raises:
         FlinkError: see `batch.roll_up_day`.
     """
+    target = flink_target(settings, home)
 
-    def run(tell: OnProgress) -> str:
-        return batch.roll_up_day(flink_target(settings, home), table, product, day, on_progress=tell)
+    def rolled_up(day: date) -> Rebuilt:
+        run = partial(batch.roll_up_day, target, table, product, day)
+        return _compared(candles, table, product, day, lambda tell: run(on_progress=tell))
 
-    return _compared(candles, table, product, day, run)
+    return {day: rolled_up(day) for day in days}
 
 
 def _compared(

@@ -8,9 +8,14 @@ import dagster as dg
 
 from lakehouse.home import home_of
 from lakehouse.settings import load_settings
+from lakehouse_assets.market.book import book_assets
 from lakehouse_assets.market.candles import candles_asset
 from lakehouse_assets.market.carrying import carrying_sensor
+from lakehouse_assets.market.health import health_asset
 from lakehouse_assets.market.jobs import seal_days_job
+from lakehouse_assets.market.liquidity import liquidity_asset
+from lakehouse_assets.market.metrics import metrics_asset
+from lakehouse_assets.market.rollups import rollup_assets
 from lakehouse_assets.market.sensors import seal_sensor
 from lakehouse_assets.market.trades import trades_asset
 from lakehouse_assets.partitions import product_days, with_last_run
@@ -34,11 +39,18 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", dg.BetaWarning)
         trades = trades_asset(partitions, home)
-        candles = candles_asset(partitions, home)
+        looked_at = book_assets(partitions, home)
+        made = [
+            candles_asset(partitions, home),
+            *rollup_assets(partitions, home),
+            metrics_asset(partitions, home),
+            liquidity_asset(partitions, home),
+            health_asset(partitions, home),
+        ]
     return dg.Definitions(
-        assets=[trades, candles],
+        assets=[trades, *looked_at, *made],
         jobs=[seal_days_job(partitions)],
-        sensors=[seal_sensor(trades), carrying_sensor()],
+        sensors=[seal_sensor(trades, looked_at), carrying_sensor()],
         # A run's steps follow each other: a process for each would only cost its start and its memory.
         executor=dg.in_process_executor,
         resources=build_resources(settings) | dict(resource_overrides or {}),

@@ -73,9 +73,7 @@ class Lakehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Open the Paimon tables; use it as a context manager."""
         return PaimonStore.open(self.home.create())
 
-    def rebuilder(
-        self, store: IcebergStore, candles: PaimonStore, table: Table = CANDLES_1M
-    ) -> RebuildDays:
+    def rebuilder(self, store: IcebergStore, candles: PaimonStore, table: Table = CANDLES_1M) -> RebuildDays:
         """Return how the chosen engine rebuilds days of a table of candles.
 
         Raises:

@@ -3,6 +3,7 @@
 All arrays are float64; NaN stands for what is not known, and whatever is made of it is NaN.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -38,7 +39,8 @@ def volatility(returns: Floats, window: int) -> Floats:
         returns: daily log returns.
         window: number of days, at least 2.
     """
-    return _rolling(returns, window).std(axis=1, ddof=1) * np.sqrt(DAYS_A_YEAR)
+    deviation: Floats = _rolling(returns, window).std(axis=1, ddof=1)
+    return deviation * math.sqrt(DAYS_A_YEAR)
 
 
 def sharpe(returns: Floats, window: int) -> Floats:
@@ -53,9 +55,10 @@ def sharpe(returns: Floats, window: int) -> Floats:
         window: number of days, at least 2.
     """
     windows = _rolling(returns, window)
-    deviation = windows.std(axis=1, ddof=1)
     same = windows.max(axis=1) == windows.min(axis=1)
-    return windows.mean(axis=1) / np.where(same, np.nan, deviation) * np.sqrt(DAYS_A_YEAR)
+    deviation = np.where(same, np.nan, windows.std(axis=1, ddof=1))
+    ratio: Floats = windows.mean(axis=1) / deviation
+    return ratio * math.sqrt(DAYS_A_YEAR)
 
 
 def realised_volatility(prices: Floats) -> float:

@@ -55,6 +55,7 @@ _SCOPE: Final = pa.schema(
     {
         "product": pa.string(),
         "day": pa.date32(),
+        "sealed": pa.bool_(),
         "first_id": pa.int64(),
         "last_id": pa.int64(),
         "edges": pa.list_(pa.int64()),
@@ -109,7 +110,8 @@ class Check:
     """Severity while the day goes on, where that differs."""
 
 
-def _no_empty_values(table: Table) -> str:
+def no_empty_values(table: Table) -> str:
+    """Return the query for rows of a table that lack a value that every row has."""
     tests = {
         field.name: f"{field.name} IS NULL"
         + (f" OR {field.name} = ''" if str(field.type) == "string" else "")
@@ -133,7 +135,8 @@ def _no_empty_values(table: Table) -> str:
         ) WHERE empty > 0"""
 
 
-def _no_duplicates(table: Table) -> str:
+def no_duplicates(table: Table) -> str:
+    """Return the query for keys of a table that are there more than once."""
     key = ", ".join(table.key)
     shown = ", ".join(f"copied.{name}" for name in table.key)
     return f"""
@@ -270,7 +273,7 @@ TRADE_CHECKS: Final = (
     Check(
         "no_duplicate_trades",
         "No (product, trade_id) is archived twice.",
-        _no_duplicates(TRADES),
+        no_duplicates(TRADES),
         "The archive holds a trade twice. With the flink engine it may have come again after a seal had "
         "fetched it: materialize this partition, which drops that copy. If it stays, no commit of ours made "
         "it: look for another writer, and roll the table back to the snapshot before it",
@@ -278,7 +281,7 @@ TRADE_CHECKS: Final = (
     Check(
         "no_empty_trade_values",
         "Every required column has a value.",
-        _no_empty_values(TRADES),
+        no_empty_values(TRADES),
         "The table was written by another program or its files are damaged: roll it back to the snapshot "
         "before",
     ),
@@ -318,13 +321,13 @@ CANDLE_CHECKS: Final = (
     Check(
         "no_duplicate_candles",
         "No (product, start) is there twice.",
-        _no_duplicates(CANDLES_1M),
+        no_duplicates(CANDLES_1M),
         "Materialize this partition again to rebuild its candles",
     ),
     Check(
         "no_empty_candle_values",
         "Every required column has a value.",
-        _no_empty_values(CANDLES_1M),
+        no_empty_values(CANDLES_1M),
         "The table was written by another program. Materialize this partition again to rebuild its candles",
     ),
 )

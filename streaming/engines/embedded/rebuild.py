@@ -62,9 +62,7 @@ def _replaced(
     return {day: Rebuilt(changed=day in changed) for day in wanted}
 
 
-def _by_day(
-    candles: PaimonStore, table: Table, product: str, days: Sequence[date]
-) -> dict[date, pa.Table]:
+def _by_day(candles: PaimonStore, table: Table, product: str, days: Sequence[date]) -> dict[date, pa.Table]:
     if not days:
         return {}
     start_us, end_us = day_start_us(min(days)), day_start_us(max(days)) + DAY_US

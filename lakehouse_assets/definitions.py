@@ -8,9 +8,14 @@ import dagster as dg
 
 from lakehouse.home import home_of
 from lakehouse.settings import load_settings
+from lakehouse_assets.market.book import book_assets
 from lakehouse_assets.market.candles import candles_asset
 from lakehouse_assets.market.carrying import carrying_sensor
+from lakehouse_assets.market.health import health_asset
 from lakehouse_assets.market.jobs import seal_days_job
+from lakehouse_assets.market.liquidity import liquidity_asset
+from lakehouse_assets.market.metrics import metrics_asset
+from lakehouse_assets.market.rollups import rollup_assets
 from lakehouse_assets.market.sensors import seal_sensor
 from lakehouse_assets.market.trades import trades_asset
 from lakehouse_assets.operations.alerts import send_alerts_sensor
@@ -42,15 +47,22 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", dg.BetaWarning)
         trades = trades_asset(partitions, home)
-        candles = candles_asset(partitions, home)
-        reconciliation = reconciliation_asset(partitions, home)
+        looked_at = book_assets(partitions, home)
+        made = [
+            candles_asset(partitions, home),
+            *rollup_assets(partitions, home),
+            metrics_asset(partitions, home),
+            liquidity_asset(partitions, home),
+            health_asset(partitions, home),
+            reconciliation_asset(partitions, home),
+        ]
     reconcile_days = reconcile_days_job(partitions)
     return dg.Definitions(
-        assets=[*topic_assets(home, settings), trades, candles, reconciliation],
+        assets=[*topic_assets(home, settings), trades, *looked_at, *made],
         jobs=[seal_days_job(partitions), reconcile_days],
         schedules=[reconciliation_schedule(reconcile_days)],
         sensors=[
-            seal_sensor(trades),
+            seal_sensor(trades, looked_at),
             carrying_sensor(),
             watermark_sensor(),
             open_gaps_sensor(trades),

@@ -22,7 +22,7 @@ which serves a run of one partition as well. What follows from it, seen by runni
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -84,6 +84,32 @@ def reported(
     # Without an output for each check, the step were taken for one that forgot them.
     for check in context.selected_asset_check_keys:
         yield dg.Output(None, output_name=context.assets_def.get_output_name_for_asset_check_key(check))
+
+
+def together_or_each(
+    keys: Sequence[str],
+    work: Callable[[Sequence[str]], Mapping[str, PartitionResult]],
+    of_one: tuple[type[Exception], ...],
+) -> tuple[dict[str, PartitionResult], dict[str, Exception]]:
+    """Return what `work` makes of keys, and why it couldn't of some; where it fails, each key is tried alone.
+
+    Args:
+        keys: partition keys.
+        work: makes a result for each key; may be called again.
+        of_one: errors that may be one key's alone. Others are raised.
+    """
+    try:
+        return dict(work(keys)), {}
+    except of_one as error:
+        if len(keys) == 1:
+            return {}, {keys[0]: error}
+    results: dict[str, PartitionResult] = {}
+    failures: dict[str, Exception] = {}
+    for key in keys:
+        done, failed = together_or_each([key], work, of_one)
+        results |= done
+        failures |= failed
+    return results, failures
 
 
 def _evaluations(

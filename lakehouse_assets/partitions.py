@@ -1,5 +1,6 @@
 """The partitions that assets share: product × day for market data. Keys read `2026-11-20|BTC-USD`."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -76,3 +77,27 @@ def parsed(key: str) -> tuple[str, date]:
     """Return the product and day of a partition key; dimensions come in the order of their names."""
     day, _, product = key.partition("|")
     return product, date.fromisoformat(day)
+
+
+def batches(
+    keys: Iterable[str], sizes: Mapping[tuple[str, date], int], most: int, most_keys: int
+) -> Iterator[list[str]]:
+    """Yield partition keys of one product at a time, days ascending, in lists of bounded size.
+
+    Args:
+        keys: of product-days.
+        sizes: how large a product-day is, such as its number of trades; what is not named has no size.
+        most: the largest sum of sizes; a product-day that exceeds it comes alone.
+        most_keys: the longest list.
+    """
+    batch: list[str] = []
+    total = 0
+    for (product, day), key in sorted((parsed(key), key) for key in keys):
+        size = sizes.get((product, day), 0)
+        if batch and (total + size > most or len(batch) == most_keys or parsed(batch[0])[0] != product):
+            yield batch
+            batch, total = [], 0
+        batch.append(key)
+        total += size
+    if batch:
+        yield batch

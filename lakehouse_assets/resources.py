@@ -19,7 +19,8 @@ from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_catalog import warehouse
 from lakehouse.stores.paimon import PaimonStore
-from streaming.engines.rebuilding import RebuildDay, rebuilder
+from lakehouse.stores.schemas import CANDLES_1M, Table
+from streaming.engines.rebuilding import RebuildDays, rebuilder
 from streaming.exchanges.choice import exchange_for
 from streaming.sealing.day import Origin
 
@@ -72,13 +73,13 @@ class Lakehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Open the Paimon tables; use it as a context manager."""
         return PaimonStore.open(self.home.create())
 
-    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDay:
-        """Return how the chosen engine rebuilds a day of candles.
+    def rebuilder(self, store: IcebergStore, candles: PaimonStore, table: Table = CANDLES_1M) -> RebuildDays:
+        """Return how the chosen engine rebuilds days of a table of candles.
 
         Raises:
             HomeError: another engine writes the tables.
         """
-        return rebuilder(load_settings(home=self.home.root), self.home, store, candles)
+        return rebuilder(load_settings(home=self.home.root), self.home, store, candles, table)
 
     @asynccontextmanager
     async def origin(self) -> AsyncIterator[Origin | None]:

@@ -18,7 +18,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lakehouse.candles.wide import WIDE, added, as_limbs, sums, sums_of_products, sums_of_wide
-from lakehouse.market.columns import days, decimals, times, wide_decimals, words
+from lakehouse.market.columns import (
+    codes,
+    days,
+    decimals,
+    microseconds,
+    scaled_integers,
+    times,
+    wide_decimals,
+    wide_integers,
+    words,
+)
 from lakehouse.market.product import MAX_LENGTH
 from lakehouse.market.time import MINUTE_US
 from lakehouse.market.trade import Exchange
@@ -197,3 +207,28 @@ def to_table(candles: Candles, complete: npt.NDArray[np.bool_]) -> pa.Table:
         "recorded_at": times(np.ascontiguousarray(candles["recorded_us"])),
     }
     return pa.table([columns[name] for name in CANDLES_1M.schema.names], schema=CANDLES_1M.schema)
+
+
+def from_table(rows: pa.Table) -> tuple[Candles, npt.NDArray[np.bool_]]:
+    """Return rows of a table of candles as candles in the order given, and whether each is complete.
+
+    Raises:
+        ValueError: a price or size is empty, or an exchange is none of ours.
+    """
+    candles = np.zeros(rows.num_rows, dtype=CANDLE)
+    candles["product"] = rows["product"].to_numpy()
+    candles["start_us"] = microseconds(rows["start"])
+    for price in ("open", "high", "low", "close"):
+        candles[price] = scaled_integers(rows[price])
+    for name, column in (
+        ("buy_volume", "taker_buy_volume"),
+        ("sell_volume", "taker_sell_volume"),
+        ("quote_volume", "quote_volume"),
+    ):
+        candles[name] = wide_integers(rows[column]).view(WIDE).reshape(-1)
+    for count in ("trade_count", "first_trade_id", "last_trade_id"):
+        candles[count] = rows[count].to_numpy()
+    candles["late"] = rows["revision"].to_numpy()
+    candles["recorded_us"] = microseconds(rows["recorded_at"])
+    candles["exchange"] = codes(rows["exchange"], Exchange)
+    return candles, rows["is_complete"].to_numpy()

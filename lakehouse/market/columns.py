@@ -5,6 +5,7 @@ and timestamps. An Arrow decimal is a 128-bit integer with a scale, so both ways
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -58,17 +59,29 @@ def scaled_integers(column: pa.ChunkedArray | pa.Array) -> Int64s:
     """
     if not pa.types.is_decimal128(column.type) or column.type.precision > 18:
         raise ValueError(f"{column.type} does not fit 64 bits")
+    parts = [limbs[::2] for limbs in _limbs(column)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def wide_integers(column: pa.ChunkedArray | pa.Array) -> Int64s:
+    """Return a decimal column without empty values as 128-bit integers: `limbs` of `wide_decimals`.
+
+    Raises:
+        ValueError: a value is empty.
+    """
+    return np.concatenate([np.zeros(0, dtype=np.int64), *_limbs(column)]).reshape(-1, 2)
+
+
+def _limbs(column: pa.ChunkedArray | pa.Array) -> list[Int64s]:
+    """Return the values of each chunk of decimals: two halves for each, the low one first."""
     if column.null_count:
         raise ValueError("a price or size is empty")
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts = [
-        np.frombuffer(chunk.buffers()[1], dtype=np.int64)[
-            2 * chunk.offset : 2 * (chunk.offset + len(chunk)) : 2
-        ]
+    return [
+        np.frombuffer(chunk.buffers()[1], dtype=np.int64)[2 * chunk.offset : 2 * (chunk.offset + len(chunk))]
         for chunk in chunks
         if len(chunk)
     ]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def times(us: Int64s, *, empty: npt.NDArray[np.bool_] | None = None) -> pa.Array:
@@ -118,3 +131,18 @@ def words(codes: Codes, vocabulary: Sequence[str | None], meaning: str = "code")
     check_codes(codes, vocabulary, meaning)
     texts = pa.array([text or "" for text in vocabulary], pa.string())
     return texts.take(pa.array(codes))
+
+
+def codes(column: pa.ChunkedArray, meaning: type[IntEnum]) -> npt.NDArray[np.uint8]:
+    """Return what the words of a column stand for.
+
+    Raises:
+        ValueError: a word is no member's name in small letters.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    try:
+        found = [meaning[word.upper()] for word in encoded.dictionary.to_pylist()]
+    except KeyError as error:
+        raise ValueError(f"{error} is no {meaning.__name__.lower()} of an archived trade") from None
+    values: npt.NDArray[np.uint8] = np.array(found, dtype=np.uint8)[encoded.indices.to_numpy()]
+    return values

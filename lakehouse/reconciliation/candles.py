@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lakehouse.market.trade import Exchange
 from lakehouse.reconciliation.comparison import Comparison
-from lakehouse.stores.schemas import TABLES, TIME, VOLUME
+from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TIME, VOLUME
 
 EXCHANGE_CANDLES: Final = pa.schema(
     [
@@ -70,20 +70,39 @@ def _stored(table: str, columns: tuple[str, ...]) -> str:
 
 
 def _of_minutes(unit: str) -> str:
-    """Return the query of the candles that a unit's minutes add up to; a minute twice counts once."""
+    """Return the query of the candles that a unit's minutes add up to; a minute twice counts once.
+
+    One is complete when all its minutes are, and no id is missing between them: a complete minute knows the
+    ids from right before its first to right after its last, and minutes whose known ids touch are a run.
+    """
     sums = ", ".join(
         f"CAST(sum({name}) AS {'DECIMAL(38, 16)' if name == 'quote_volume' else 'DECIMAL(38, 8)'}) AS {name}"
         for name in _SUMS
     )
     return f"""
-        WITH once AS (SELECT DISTINCT ON (day, start) * FROM candles_1m WHERE {_WANTED} ORDER BY day, start)
-        SELECT day, {_KEY.format(f"date_trunc('{unit}', start)")},
-            arg_min(open, first_trade_id) AS open, max(high) AS high, min(low) AS low,
+        WITH once AS (SELECT DISTINCT ON (day, start) * FROM candles_1m WHERE {_WANTED} ORDER BY day, start),
+        reached AS (
+            SELECT day, start, first_trade_id,
+                max(last_trade_id) OVER (PARTITION BY day ORDER BY first_trade_id) AS last_known
+            FROM once WHERE is_complete
+        ), steps AS (
+            SELECT day, start, first_trade_id,
+                first_trade_id > lag(last_known) OVER (PARTITION BY day ORDER BY first_trade_id) + 3 AS steps
+            FROM reached
+        ), runs AS (
+            SELECT day, start, count(*) FILTER (steps) OVER (PARTITION BY day ORDER BY first_trade_id) AS run
+            FROM steps
+        )
+        SELECT once.day, {_KEY.format(f"date_trunc('{unit}', once.start)")},
+            arg_min(open, once.first_trade_id) AS open, max(high) AS high, min(low) AS low,
             arg_max(close, last_trade_id) AS close, {sums},
-            CAST(sum(trade_count) AS BIGINT) AS trade_count, min(first_trade_id) AS first_trade_id,
-            max(last_trade_id) AS last_trade_id, CAST(sum(revision) AS BIGINT) AS revision,
-            arg_max(exchange, last_trade_id) AS exchange, max(recorded_at) AS recorded_at
-        FROM once GROUP BY ALL"""
+            CAST(sum(trade_count) AS BIGINT) AS trade_count, min(once.first_trade_id) AS first_trade_id,
+            max(last_trade_id) AS last_trade_id,
+            count(run) = count(*) AND min(run) = max(run) AS is_complete,
+            CAST(sum(revision) AS BIGINT) AS revision, arg_max(exchange, last_trade_id) AS exchange,
+            max(recorded_at) AS recorded_at
+        FROM once LEFT JOIN runs ON runs.day = once.day AND runs.start = once.start
+        GROUP BY once.day, date_trunc('{unit}', once.start)"""
 
 
 _OF_TRADES: Final = (
@@ -98,15 +117,12 @@ ARCHIVE_CANDLES: Final = Comparison(
 """Every candle against its archived trades, on all columns; takes `edge_days` and `edge_ids`: the ids right
 before and after days that are known to be other days' trades."""
 
-_FROM_MINUTES: Final = tuple(name for name in _OF_TRADES if name != "is_complete")
-
 LAYERS: Final = tuple(
-    Comparison(name, "candles_1m", _of_minutes(unit), table, _stored(table, _FROM_MINUTES), _FROM_MINUTES)
+    Comparison(name, CANDLES_1M.name, _of_minutes(unit), table, _stored(table, _OF_TRADES), _OF_TRADES)
     for name, table, unit in (
-        ("minutes_hours", "candles_1h", "hour"),
-        ("minutes_days", "candles_1d", "day"),
+        ("minutes_hours", CANDLES_1H.name, "hour"),
+        ("minutes_days", CANDLES_1D.name, "day"),
     )
-    if table in TABLES
 )
 """Longer candles against the minutes that they are made of."""
 

@@ -15,7 +15,7 @@ from lakehouse.reconciliation.candles import ARCHIVE_CANDLES, LAYERS, candles_ex
 from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES
-from lakehouse.stores.seals import SealRecord, known_edges
+from lakehouse.stores.seals import SealRecord, edges_of_days
 
 TRADES_AT_ONCE: Final = 2_000_000
 """Trades whose candles are computed in one query; a day with more is computed alone."""
@@ -55,7 +55,8 @@ def breaks_of_days(
         trades = store.scan(TRADES, product=product, day=day, columns=SEALED_COLUMNS)
         breaks += seal_breaks(day, sealed[day], product, trades, gaps)
     for portion in _portions(sealed):
-        edges = [(day, edge) for day in portion for edge in known_edges(store, product, day)]
+        known = edges_of_days(store, product, portion)
+        edges = [(day, edge) for day in portion for edge in known[day]]
         named = {"edge_days": [day for day, _ in edges], "edge_ids": [edge for _, edge in edges]}
         breaks += ARCHIVE_CANDLES.between(connection, product, portion, **named)
     for layer in LAYERS:

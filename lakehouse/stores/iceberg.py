@@ -253,9 +253,16 @@ class IcebergStore:
         paths = [file.file_path for file in files]
         return read_files(table, paths, columns, row_product, day=row_day, encoded=encoded)
 
-    def read(self, table: Table, files: Sequence[DataFile]) -> pa.Table:
-        """Return all rows of data files, which `data_files` named; to `replace` just these."""
-        return read_files(table, [file.file_path for file in files], None, None)
+    def read(
+        self,
+        table: Table,
+        files: Sequence[DataFile],
+        *,
+        columns: Sequence[str] | None = None,
+        encoded: bool = False,
+    ) -> pa.Table:
+        """Return all rows of data files, which `data_files` named; columns and texts as in `scan`."""
+        return read_files(table, [file.file_path for file in files], columns, None, encoded=encoded)
 
     def partitions(self, table: Table, *, snapshot_id: int | None = None) -> list[PartitionStats]:
         """Return what each partition holds, ordered by day and product; reads manifests only.

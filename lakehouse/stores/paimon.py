@@ -9,7 +9,7 @@ lock; readers need none and see one snapshot. `paimon_maintenance` keeps the tab
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -26,6 +26,7 @@ from pypaimon_rust.datafusion import PaimonCatalog
 
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
+from lakehouse.market.time import day_of
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
 from lakehouse.stores.paimon_maintenance import (
@@ -48,7 +49,7 @@ _COMMIT_USER = "lakehouse"
 _NOT_FOUND: Final = re.compile(r"Snapshot \d+ does not exist")
 _LOOKS: Final = 20
 _PAUSE_SECONDS: Final = 0.05
-SEQUENCE_FIELDS = {"candles_1m": "trade_count"}
+SEQUENCE_FIELDS = dict.fromkeys(("candles_1m", "candles_1h", "candles_1d"), "trade_count")
 """Of two rows with one key the larger wins; of equals the one committed later."""
 
 logging.getLogger("pypaimon").setLevel(logging.WARNING)
@@ -227,8 +228,10 @@ class PaimonStore:
             conditions.append(_condition("equal", "day", day))
         if start_us is not None:
             conditions.append(_condition("greaterOrEqual", "start", _time(start_us)))
+            conditions.append(_condition("greaterOrEqual", "day", day_of(start_us)))
         if end_us is not None:
             conditions.append(_condition("lessThan", "start", _time(end_us)))
+            conditions.append(_condition("lessOrEqual", "day", day_of(end_us - 1)))
         native = self._native.get_table((self._home.namespace, table.name))
         builder = native.new_read_builder({"scan.tag-name": tag} if tag else None).with_projection(wanted)
         if conditions:
@@ -305,6 +308,27 @@ class PaimonStore:
         opened = self.opened(table).copy({"dynamic-partition-overwrite": "false"})
         with self.lock(table):
             return self._write(table, opened, checked, properties, {"day": day, "product": product})
+
+    def replace_days(self, table: Table, product: str, days: Collection[date], rows: pa.Table) -> int | None:
+        """Make `rows` the whole content of a product's days, and return the newest snapshot's id.
+
+        All days with rows are one snapshot. A day without any is emptied in one of its own before that.
+
+        Raises:
+            RowsMismatchError: the rows don't fit the table, or belong to another product or day.
+            ForeignCommitError: another program committed and dropped the properties.
+        """
+        checked = _checked(table, rows)
+        filled = set(pc.unique(checked["day"]).to_pylist())
+        if pc.unique(checked["product"]).to_pylist() not in ([], [product]) or not filled <= set(days):
+            raise RowsMismatchError(f"rows of other partitions given for {len(days)} days of {product}")
+        with self.lock(table):
+            for day in sorted(set(days) - filled):
+                self.replace(table, product, day, checked.slice(0, 0))
+            if filled:
+                # Dynamic, which is the default: the partitions that rows are given for are replaced.
+                self._write(table, self.opened(table), checked, None, partition={})
+            return self.snapshot_id(table)
 
     def _write(
         self,

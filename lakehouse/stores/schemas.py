@@ -195,34 +195,166 @@ INTAKE: Final = Table(
     ("day",),
 )
 
-CANDLES_1M: Final = Table(
+
+def _candles(name: str, description: str, unit: str, is_complete: str) -> Table:
+    return Table(
+        name,
+        "paimon",
+        description,
+        pa.schema(
+            [
+                _PRODUCT,
+                _DAY,
+                _column("start", TIME, f"First microsecond of the {unit}."),
+                _column("open", PRICE, "Price of the trade with the lowest trade_id."),
+                _column("high", PRICE, "Highest price."),
+                _column("low", PRICE, "Lowest price."),
+                _column("close", PRICE, "Price of the trade with the highest trade_id."),
+                _column("volume", VOLUME, "Sum of sizes."),
+                _column("quote_volume", QUOTE_VOLUME, "Sum of price x size, exact; / volume is the VWAP."),
+                _column("taker_buy_volume", VOLUME, "Sum of the sizes that takers bought."),
+                _column("taker_sell_volume", VOLUME, "Sum of the sizes that takers sold."),
+                _column("trade_count", pa.int64(), "Number of trades."),
+                _column("first_trade_id", pa.int64(), "Lowest trade_id."),
+                _column("last_trade_id", pa.int64(), "Highest trade_id."),
+                _column("is_complete", pa.bool_(), is_complete),
+                _column(
+                    "revision", pa.int64(), "Number of its trades that came in after the minute was over."
+                ),
+                _EXCHANGE,
+                _column("recorded_at", TIME, "When the newest of its trades became durable."),
+            ]
+        ),
+        ("product", "start"),
+        ("day", "product"),
+    )
+
+
+CANDLES_1M: Final = _candles(
     "candles_1m",
-    "paimon",
     "One-minute candles of the minutes in which there was a trade.",
+    "minute",
+    "No id is missing in the minute or at either edge of it.",
+)
+
+_ROLLED_UP = "All its minutes are complete, and no id is missing between them."
+
+CANDLES_1H: Final = _candles(
+    "candles_1h", "Candles of the hours of sealed days, from `candles_1m`.", "hour", _ROLLED_UP
+)
+
+CANDLES_1D: Final = _candles("candles_1d", "Candles of sealed days, from `candles_1m`.", "day", _ROLLED_UP)
+
+_DAILY_RECORDED_AT = _column(
+    "recorded_at", TIME, "When the newest of the rows it is made from became durable."
+)
+
+
+def _figure(name: str, meaning: str) -> pa.Field:
+    return _column(name, pa.float64(), meaning, optional=True)
+
+
+METRICS_DAILY: Final = Table(
+    "metrics_daily",
+    "iceberg",
+    "Returns and risk of each sealed day; a figure is empty where a day that it needs is not known.",
     pa.schema(
         [
             _PRODUCT,
             _DAY,
-            _column("start", TIME, "First microsecond of the minute."),
-            _column("open", PRICE, "Price of the trade with the lowest trade_id."),
-            _column("high", PRICE, "Highest price."),
-            _column("low", PRICE, "Lowest price."),
-            _column("close", PRICE, "Price of the trade with the highest trade_id."),
+            _column("close", PRICE, "Price of the day's last trade."),
+            _column(
+                "vwap",
+                QUOTE_VOLUME,
+                "quote_volume / volume, to 16 digits; empty without volume.",
+                optional=True,
+            ),
             _column("volume", VOLUME, "Sum of sizes."),
-            _column("quote_volume", QUOTE_VOLUME, "Sum of price x size, exact; / volume is the VWAP."),
-            _column("taker_buy_volume", VOLUME, "Sum of the sizes that takers bought."),
-            _column("taker_sell_volume", VOLUME, "Sum of the sizes that takers sold."),
+            _column("quote_volume", QUOTE_VOLUME, "Sum of price x size, exact."),
             _column("trade_count", pa.int64(), "Number of trades."),
-            _column("first_trade_id", pa.int64(), "Lowest trade_id."),
-            _column("last_trade_id", pa.int64(), "Highest trade_id."),
-            _column("is_complete", pa.bool_(), "No id is missing in the minute or at either edge of it."),
-            _column("revision", pa.int64(), "Number of its trades that came in after the minute was over."),
+            _column("is_complete", pa.bool_(), "No trade of the day is missing."),
+            _figure("simple_return", "close / the day before's close - 1."),
+            _figure("log_return", "Natural logarithm of close / the day before's close."),
+            _figure(
+                "realised_volatility",
+                "Root of the sum of the day's squared 5-minute log returns, annualised; empty for a day with "
+                "missing trades.",
+            ),
+            _figure("return_30d", "close / the close 30 days before - 1."),
+            _figure("return_90d", "close / the close 90 days before - 1."),
+            _figure("volatility_30d", "Standard deviation of the last 30 daily log returns, annualised."),
+            _figure("volatility_90d", "Standard deviation of the last 90 daily log returns, annualised."),
+            _figure(
+                "sharpe_30d", "Mean / standard deviation of the last 30 daily simple returns, annualised."
+            ),
+            _figure(
+                "sharpe_90d", "Mean / standard deviation of the last 90 daily simple returns, annualised."
+            ),
             _EXCHANGE,
-            _column("recorded_at", TIME, "When the newest of its trades became durable."),
+            _DAILY_RECORDED_AT,
         ]
     ),
-    ("product", "start"),
-    ("day", "product"),
+    ("product", "day"),
+    ("product",),
+)
+
+LIQUIDITY: Final = Table(
+    "liquidity",
+    "iceberg",
+    "What it cost to trade on each day with quotes: means over the time that each quote held.",
+    pa.schema(
+        [
+            _PRODUCT,
+            _DAY,
+            _column("quotes", pa.int64(), "Number of quotes."),
+            _column("covered", pa.float64(), "Share of the day in which a quote held, 0 to 1."),
+            _figure("spread_bps", "Spread in hundredths of a percent of the mid price."),
+            _figure(
+                "imbalance",
+                "Imbalance of the five best levels, -1 to 1; empty where only a ticker was there.",
+            ),
+            _figure("bid_depth", "Size at the best bid, in the quote currency."),
+            _figure("ask_depth", "Size at the best ask, in the quote currency."),
+            _EXCHANGE,
+            _DAILY_RECORDED_AT,
+        ]
+    ),
+    ("product", "day"),
+    ("product",),
+)
+
+EXCHANGE_HEALTH: Final = Table(
+    "exchange_health",
+    "iceberg",
+    "How well each day was streamed: freshness, silence, and how its inputs ended.",
+    pa.schema(
+        [
+            _PRODUCT,
+            _DAY,
+            _column("trades", pa.int64(), "Archived trades."),
+            _column("streamed", pa.int64(), "Those of them that came through the log, not from a backfill."),
+            _figure("freshness_p50", "Median of received_at - event_time of streamed trades, seconds."),
+            _figure("freshness_p99", "99th percentile of it, seconds."),
+            _figure("freshness_max", "Largest of it, seconds."),
+            _figure("longest_silence", "Longest time in which no trade and no quote was received, seconds."),
+            _column("gap_ids_found", pa.int64(), "Trades that were found missing."),
+            _column("gap_ids_filled", pa.int64(), "Those of them that were filled since."),
+            _column("gap_ids_unfillable", pa.int64(), "Those of them that the exchange doesn't have."),
+            _column("late", pa.int64(), "Streamed trades whose minute was over as they came in."),
+            _column("duplicates", pa.int64(), "Inputs that were already known."),
+            _column("quarantined", pa.int64(), "Inputs that were refused."),
+            _column(
+                "sla_met",
+                pa.bool_(),
+                "99 % of streamed trades were here within 30 seconds; empty where none was streamed.",
+                optional=True,
+            ),
+            _EXCHANGE,
+            _DAILY_RECORDED_AT,
+        ]
+    ),
+    ("product", "day"),
+    ("product",),
 )
 
 RECONCILIATION: Final = Table(
@@ -255,5 +387,9 @@ RECONCILIATION: Final = Table(
 
 TABLES: Final = {
     table.name: table
-    for table in (TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE, CANDLES_1M, RECONCILIATION)
+    for table in (
+        *(TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE),
+        *(CANDLES_1M, CANDLES_1H, CANDLES_1D, METRICS_DAILY, LIQUIDITY, EXCHANGE_HEALTH),
+        RECONCILIATION,
+    )
 }

@@ -5,6 +5,7 @@ arrive later (a late trade past the horizon) leave it behind: then the partition
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import Final
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from lakehouse.market.columns import microseconds, scaled_integers
 from lakehouse.market.product import checked_product
-from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
+from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError, PartitionStats
 from lakehouse.stores.schemas import TRADES
 
 _PREFIX: Final = "lakehouse.seal."
@@ -73,10 +74,20 @@ def known_edges(store: IcebergStore, product: str, day: date) -> list[int]:
 
     Of a day whose bounds the exchange told both are; else those that the archive has.
     """
-    record = seals(store).get((product, day))
-    if record is not None and record.asked:
-        return [record.first_id - 1, record.last_id + 1]
+    return edges_of_days(store, product, [day])[day]
+
+
+def edges_of_days(store: IcebergStore, product: str, days: Iterable[date]) -> dict[date, list[int]]:
+    """Return `known_edges` of many days; the table's manifests and records are read once."""
+    told = {day: record for (name, day), record in seals(store).items() if name == product and record.asked}
     bounds = {stats.day: stats for stats in store.partitions(TRADES) if stats.product == product}
+    return {
+        day: [told[day].first_id - 1, told[day].last_id + 1] if day in told else _archived_edges(bounds, day)
+        for day in days
+    }
+
+
+def _archived_edges(bounds: Mapping[date, PartitionStats], day: date) -> list[int]:
     here = bounds.get(day)
     if here is None or here.min_trade_id is None or here.max_trade_id is None:
         return []

@@ -58,8 +58,8 @@ WHERE next_id <= last_trade_id + 1
 
 # Rows of `gaps` overlap: a range found may be filled in parts. The ids are cut at every end of a range; of
 # the rows that cover such a piece the latest says what is known of it.
-_GAPS_OPEN: Final = """
-CREATE VIEW gaps_open AS
+_GAPS_NOW: Final = """
+CREATE VIEW gaps_now AS
 WITH ends AS (
     SELECT exchange, product, first_trade_id AS id FROM gaps
     UNION SELECT exchange, product, last_trade_id + 1 FROM gaps
@@ -74,8 +74,9 @@ FROM pieces JOIN gaps ON pieces.exchange = gaps.exchange AND pieces.product = ga
     AND gaps.first_trade_id <= pieces.first_trade_id AND gaps.last_trade_id >= pieces.first_trade_id
 QUALIFY row_number() OVER (PARTITION BY pieces.exchange, pieces.product, pieces.first_trade_id
         ORDER BY gaps.recorded_at DESC, gaps.spine_offset DESC) = 1
-    AND gaps.status <> 'filled'
 """
+
+_GAPS_OPEN: Final = "CREATE VIEW gaps_open AS SELECT * FROM gaps_now WHERE status <> 'filled'"
 
 
 def connect(home: Home, settings: Settings | None = None) -> duckdb.DuckDBPyConnection:
@@ -86,7 +87,8 @@ def connect(home: Home, settings: Settings | None = None) -> duckdb.DuckDBPyConn
         settings: which hot store has `latest`, and where; the embedded one where None.
 
     Views: every table of `schemas`, `candles_1m_filled` (minutes without trades carried on, `is_filled`),
-    `gaps_open` (ids found missing and not filled since) and the hot store's `latest`. Prices and sizes of
+    `gaps_now` (what is known of the ids that were found missing), `gaps_open` (those of them that are not
+    filled) and the hot store's `latest`. Prices and sizes of
     the tables are DECIMAL(38, 8) here, so that they can be multiplied. Use it within the grace period of
     expiry (minutes), then connect again.
 
@@ -112,6 +114,7 @@ def connect(home: Home, settings: Settings | None = None) -> duckdb.DuckDBPyConn
             connection.execute(f"CREATE VIEW {table.name} AS {rows}")
             allowed += paths
     connection.execute(_CANDLES_FILLED)
+    connection.execute(_GAPS_NOW)
     connection.execute(_GAPS_OPEN)
     connection.register("latest", _Latest(home, settings))
     connection.execute(f"SET allowed_paths = {_list(allowed)}")

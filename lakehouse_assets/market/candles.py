@@ -1,21 +1,50 @@
-"""The asset `candles_1m`: a product's day of one-minute candles, rebuilt from its archived trades."""
+"""The asset `candles_1m`: product-days of one-minute candles, rebuilt from their archived trades."""
+
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
+import duckdb as duckdb_library
 
+from lakehouse.candles.wide import SumTooLargeError
 from lakehouse.home import Home
+from lakehouse.market.time import DAY_US, day_start_us
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import seals
 from lakehouse_assets.market.carrying import CARRY_CHANGES
-from lakehouse_assets.market.checks import CANDLE_CHECKS, Scope, check_specs, evaluate
+from lakehouse_assets.market.checks import CANDLE_CHECKS, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
 from lakehouse_assets.operations.stream_topics import topic_key
-from lakehouse_assets.partitions import parsed
+from lakehouse_assets.partition_results import (
+    PartitionEvent,
+    PartitionResult,
+    reported,
+    together_or_each,
+)
+from lakehouse_assets.partitions import batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
-from streaming.engines.flink.errors import FlinkUnavailableError
-from streaming.engines.rebuilding import Rebuilt
+from streaming.engines.flink.errors import FlinkUnavailableError, JobFailedError, StatementError
+from streaming.engines.rebuilding import RebuildDays, Rebuilt
 
 FLINK_RETRIES = 5
 FIRST_WAIT_SECONDS = 15
+
+MOST_TRADES = 2_000_000
+"""Trades of a batch: what is read, checked and committed together, while the live writer waits a second."""
+
+MOST_DAYS = 250
+"""Days of a batch."""
+
+FAILURES_OF_A_DAY = (
+    OSError,
+    ValueError,
+    SumTooLargeError,
+    StatementError,
+    JobFailedError,
+    duckdb_library.Error,
+)
+"""What may be wrong with one day's files or values, and stop no other day."""
 
 
 def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -37,45 +66,79 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
         metadata=table_metadata(CANDLES_1M, home),
         check_specs=check_specs(CANDLE_CHECKS, CANDLES_1M.name, partitions),
         automation_condition=CARRY_CHANGES,
-        # As `trades`: a day's checks belong to its own run.
-        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+        # One run a product: its days are rebuilt, committed and checked many at once.
+        backfill_policy=dg.BackfillPolicy.single_run(),
         pool="candles_1m_writer",
         code_version="1",
     )
     def candles_1m(
         context: dg.AssetExecutionContext, lakehouse: Lakehouse, duckdb: LakehouseDuckDB
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        product, day = parsed(context.partition_key)
+    ) -> Iterator[PartitionEvent]:
+        results: dict[str, PartitionResult] = {}
+        failures: dict[str, Exception] = {}
         with lakehouse.iceberg() as store, lakehouse.paimon() as candles:
-            snapshot_id = store.snapshot_id(TRADES)
-            sealed = (product, day) in seals(store)
-            rebuilt = Rebuilt(changed=False)
-            if sealed:
+            sizes = {(str(stats.product), stats.day): stats.rows for stats in store.partitions(TRADES)}
+            rebuild = lakehouse.rebuilder(store, candles)
+            for batch in batches(context.partition_keys, sizes, MOST_TRADES, MOST_DAYS):
                 try:
-                    rebuilt = lakehouse.rebuilder(store, candles)(product, day, snapshot_id)
+                    done, failed = together_or_each(
+                        batch,
+                        lambda keys: _rebuilt(keys, lakehouse, duckdb, store, candles, rebuild),
+                        FAILURES_OF_A_DAY,
+                    )
                 except FlinkUnavailableError as error:
                     wait = FIRST_WAIT_SECONDS * 2**context.retry_number
                     context.log.warning(f"{error}. Next attempt in {wait} s")
                     raise dg.RetryRequested(max_retries=FLINK_RETRIES, seconds_to_wait=wait) from error
-            else:
-                context.log.warning(
-                    f"{product} on {day} isn't sealed: its candles stay as the stream wrote them. "
-                    "Materialize `trades` for this partition once the day is over"
-                )
-            there = candles.scan(CANDLES_1M, product=product, day=day, columns=["start"])
-            metadata = {
-                "sealed": sealed,
-                "dagster/partition_row_count": there.num_rows,
-                "trades_snapshot_id": str(snapshot_id),
-                "snapshot_id": str(candles.snapshot_id(CANDLES_1M)),
-                "changed": rebuilt.changed,
-            }
-            if rebuilt.job_id is not None:
-                metadata["flink_job_id"] = rebuilt.job_id
-            scope = Scope.of(store, product, day, lakehouse.lateness_minutes)
-        with duckdb.get_connection() as connection:
-            return dg.MaterializeResult(
-                metadata=metadata, check_results=evaluate(CANDLE_CHECKS, connection, scope)
-            )
+                results |= done
+                failures |= failed
+                context.log.info(f"{len(results) + len(failures)} of {len(context.partition_keys)} days done")
+                if unsealed := [key for key, result in done.items() if not result.metadata["sealed"]]:
+                    context.log.warning(
+                        f"not sealed: {', '.join(unsealed)}. Their candles stay as the stream wrote them. "
+                        "Materialize `trades` for these partitions once the days are over"
+                    )
+        yield from reported(context, results, failures)
 
     return candles_1m
+
+
+def _rebuilt(
+    keys: Sequence[str],
+    lakehouse: Lakehouse,
+    duckdb: LakehouseDuckDB,
+    store: IcebergStore,
+    candles: PaimonStore,
+    rebuild: RebuildDays,
+) -> dict[str, PartitionResult]:
+    """Rebuild the sealed ones of one product's days, ascending, and check them all."""
+    wanted = {key: parsed(key) for key in keys}
+    product = parsed(keys[0])[0]
+    sealed = seals(store).keys() & set(wanted.values())
+    snapshot_id = store.snapshot_id(TRADES)
+    rebuilt = rebuild(product, sorted(day for _, day in sealed), snapshot_id)
+    rows = candles.scan(
+        CANDLES_1M,
+        product=product,
+        start_us=day_start_us(parsed(keys[0])[1]),
+        end_us=day_start_us(parsed(keys[-1])[1]) + DAY_US,
+        columns=["day"],
+    )
+    counts = {count["values"]: count["counts"] for count in rows["day"].value_counts().to_pylist()}
+    scope = scopes(store, wanted.values(), lakehouse.lateness_minutes)
+    with duckdb.get_connection() as connection:
+        checked = evaluate(CANDLE_CHECKS, connection, scope)
+    results = {}
+    for key, (_, day) in wanted.items():
+        was = rebuilt.get(day, Rebuilt(changed=False))
+        metadata = {
+            "sealed": (product, day) in sealed,
+            "dagster/partition_row_count": counts.get(day, 0),
+            "trades_snapshot_id": str(snapshot_id),
+            "snapshot_id": str(candles.snapshot_id(CANDLES_1M)),
+            "changed": was.changed,
+        }
+        if was.job_id is not None:
+            metadata["flink_job_id"] = was.job_id
+        results[key] = PartitionResult(metadata, checked[product, day])
+    return results

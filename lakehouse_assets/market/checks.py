@@ -1,29 +1,35 @@
-"""What is asked of a product-day of trades and candles, in SQL over the tables as they are.
+"""What is asked of product-days of trades and candles, in SQL over the tables as they are.
 
-Each check is one query that returns what is wrong, so an empty answer passes. Nothing here is shared with
-the code that makes the tables: sums are DuckDB's exact decimals. The assets yield the results themselves,
-because separate checks are lost where several partitions run at once.
+Each check is one query that returns what is wrong, for all product-days of a run at once: they are the rows
+of the relation `scope`. Its first two columns name the product-day; one that is not named passes. Nothing
+here is shared with the code that makes the tables: sums are DuckDB's exact decimals. The assets yield the
+results themselves, because separate checks are lost where several partitions run at once.
 
 Blocking are the checks whose failure would make what is computed downstream wrong. Lost counts are an error
 but not blocking: a sealed day is complete by its ids, whatever was counted on its way.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 
 from lakehouse.market.time import MINUTE_US, to_datetime
 from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
-from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
-from lakehouse.stores.seals import known_edges, seals
+from lakehouse.stores.schemas import CANDLES_1M, TIME, TRADES, Table
+from lakehouse.stores.seals import edges_of_days, seals
 from streaming.sealing.due import newest_event_us
 
+ProductDay = tuple[str, date]
+
 _SHOWN = 10
+_ROWS_AT_ONCE = 10_000
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -44,37 +50,50 @@ class Scope:
     duplicates: int
     """Trades of this product-day that came through the log to the archive and were there already."""
 
-    @classmethod
-    def of(cls, store: IcebergStore, product: str, day: date, lateness_minutes: int) -> Self:
-        """Read what is known of a product-day."""
-        record = seals(store).get((product, day))
-        here = [s for s in store.partitions(TRADES) if (s.product, s.day) == (product, day)]
-        first, last = (here[0].min_trade_id, here[0].max_trade_id) if here else (None, None)
-        newest = newest_event_us(store) or 0
-        live_until = to_datetime(max(newest - (lateness_minutes + 1) * MINUTE_US, 0))
-        return cls(
-            product=product,
-            day=day,
-            sealed=record is not None,
-            first_id=record.first_id if record else first or 1,
-            last_id=record.last_id if record else last or 0,
-            edges=known_edges(store, product, day),
-            until=_END_OF_TIME if record else live_until,
-            duplicates=duplicates(store).get((product, day), 0),
-        )
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What the queries may name."""
-        return {
-            "product": self.product,
-            "day": self.day,
-            "first_id": self.first_id,
-            "last_id": self.last_id,
-            "edges": list(self.edges),
-            "until": self.until,
-            "duplicates": self.duplicates,
-        }
+_SCOPE: Final = pa.schema(
+    {
+        "product": pa.string(),
+        "day": pa.date32(),
+        "sealed": pa.bool_(),
+        "first_id": pa.int64(),
+        "last_id": pa.int64(),
+        "edges": pa.list_(pa.int64()),
+        "until": TIME,
+        "duplicates": pa.int64(),
+    }
+)
+"""What the queries see of a `Scope`."""
+
+
+def scopes(store: IcebergStore, wanted: Iterable[ProductDay], lateness_minutes: int) -> list[Scope]:
+    """Read what is known of product-days; manifests and records are read once for all of them."""
+    wanted = list(wanted)
+    records, archived = seals(store), {(str(s.product), s.day): s for s in store.partitions(TRADES)}
+    repeated = duplicates(store)
+    newest = newest_event_us(store) or 0
+    live_until = to_datetime(max(newest - (lateness_minutes + 1) * MINUTE_US, 0))
+    edges = {
+        product: edges_of_days(store, product, [day for name, day in wanted if name == product])
+        for product in {product for product, _ in wanted}
+    }
+    found = []
+    for product, day in wanted:
+        record, stats = records.get((product, day)), archived.get((product, day))
+        first, last = (stats.min_trade_id, stats.max_trade_id) if stats else (None, None)
+        found.append(
+            Scope(
+                product=product,
+                day=day,
+                sealed=record is not None,
+                first_id=record.first_id if record else first or 1,
+                last_id=record.last_id if record else last or 0,
+                edges=edges[product][day],
+                until=_END_OF_TIME if record else live_until,
+                duplicates=repeated.get((product, day), 0),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,8 @@ class Check:
     """Severity while the day goes on, where that differs."""
 
 
-def _no_empty_values(table: Table) -> str:
+def no_empty_values(table: Table) -> str:
+    """Return the query for rows of a table that lack a value that every row has."""
     tests = {
         field.name: f"{field.name} IS NULL"
         + (f" OR {field.name} = ''" if str(field.type) == "string" else "")
@@ -101,56 +121,75 @@ def _no_empty_values(table: Table) -> str:
     counts = ", ".join(f'count(*) FILTER ({test}) AS "{name}"' for name, test in tests.items())
     # A row whose product or day is empty belongs to no partition: it is everyone's.
     return f"""
+        WITH concerned AS (
+            SELECT scope.product AS of_product, scope.day AS of_day, t.* FROM scope
+            JOIN {table.name} AS t ON t.product = scope.product AND t.day = scope.day
+            UNION ALL
+            SELECT scope.product, scope.day, t.* FROM scope
+            JOIN (SELECT * FROM {table.name} WHERE product IS NULL OR day IS NULL) AS t
+                ON (t.product = scope.product OR t.product IS NULL) AND (t.day = scope.day OR t.day IS NULL)
+        )
         SELECT * FROM (
-            UNPIVOT (
-                SELECT {counts} FROM {table.name}
-                WHERE (product = $product OR product IS NULL) AND (day = $day OR day IS NULL)
-            ) ON {", ".join(f'"{name}"' for name in tests)} INTO NAME column_name VALUE empty
+            UNPIVOT (SELECT of_product, of_day, {counts} FROM concerned GROUP BY of_product, of_day)
+            ON {", ".join(f'"{name}"' for name in tests)} INTO NAME column_name VALUE empty
         ) WHERE empty > 0"""
 
 
-def _no_duplicates(table: Table) -> str:
+def no_duplicates(table: Table) -> str:
+    """Return the query for keys of a table that are there more than once."""
     key = ", ".join(table.key)
+    shown = ", ".join(f"copied.{name}" for name in table.key)
     return f"""
-        SELECT {key}, count(*) AS copies FROM {table.name}
-        WHERE product = $product AND day BETWEEN $day - 1 AND $day + 1
-        GROUP BY {key} HAVING count(*) > 1 AND bool_or(day = $day) ORDER BY {key}"""
+        WITH copied AS (
+            SELECT {key}, count(*) AS copies, list(DISTINCT day) AS days FROM {table.name}
+            WHERE product IN (SELECT product FROM scope)
+                AND day BETWEEN (SELECT min(day) - 1 FROM scope) AND (SELECT max(day) + 1 FROM scope)
+            GROUP BY {key} HAVING count(*) > 1
+        )
+        SELECT scope.product AS of_product, scope.day AS of_day, {shown}, copies FROM scope
+        JOIN copied ON copied.product = scope.product AND list_contains(copied.days, scope.day)
+        ORDER BY {shown}"""
 
 
 _MISSING_IDS: Final = """
-    WITH ids AS (
-        SELECT DISTINCT trade_id AS id FROM trades
-        WHERE product = $product AND day BETWEEN $day - 1 AND $day + 1
-            AND trade_id BETWEEN $first_id AND $last_id
-        UNION ALL SELECT $first_id - 1
+    WITH near AS (
+        SELECT *, unnest([day - 1, day, day + 1]) AS near_day FROM scope
+    ), ids AS (
+        SELECT DISTINCT near.product, near.day, near.last_id, trade_id AS id FROM near
+        JOIN trades ON trades.product = near.product AND trades.day = near.near_day
+            AND trade_id BETWEEN near.first_id AND near.last_id
+        UNION ALL SELECT product, day, last_id, first_id - 1 FROM scope
     ), steps AS (
-        SELECT id + 1 AS first_missing,
-            coalesce(lead(id) OVER (ORDER BY id), $last_id + 1) - 1 AS last_missing
+        SELECT product, day, id + 1 AS first_missing,
+            coalesce(lead(id) OVER (PARTITION BY product, day ORDER BY id), last_id + 1) - 1 AS last_missing
         FROM ids
     )
-    SELECT first_missing, last_missing FROM steps
-    LEFT JOIN gaps_open AS gap ON gap.product = $product
+    SELECT steps.product AS of_product, steps.day AS of_day, first_missing, last_missing FROM steps
+    LEFT JOIN gaps_open AS gap ON gap.product = steps.product
         AND gap.first_trade_id <= last_missing AND gap.last_trade_id >= first_missing
     WHERE last_missing >= first_missing
-    GROUP BY first_missing, last_missing
+    GROUP BY of_product, of_day, first_missing, last_missing
     HAVING last_missing - first_missing + 1 > coalesce(sum(
             least(gap.last_trade_id, last_missing) - greatest(gap.first_trade_id, first_missing) + 1
         ) FILTER (gap.first_trade_id IS NOT NULL), 0)  -- least and greatest pass over nulls
     ORDER BY first_missing"""
 
-# One product-day: `accepted` counts trades as they were published, rows and duplicates as they were archived.
+# Of each product-day: `accepted` counts trades as they were published, rows and duplicates as archived.
 _LOST_COUNTS: Final = """
     WITH counted AS (
-        SELECT coalesce(sum(received), 0) AS received,
-            coalesce(sum(accepted + duplicates + quarantined), 0) AS ended,
-            coalesce(sum(accepted) FILTER (kind = 'trade'), 0) AS accepted
-        FROM intake WHERE product = $product AND day = $day
+        SELECT product, day, sum(received) AS received, sum(accepted + duplicates + quarantined) AS ended,
+            sum(accepted) FILTER (kind = 'trade') AS accepted
+        FROM intake SEMI JOIN scope USING (product, day) GROUP BY product, day
     ), archived AS (
-        SELECT count(*) AS streamed FROM trades
-        WHERE product = $product AND day = $day AND source <> 'backfill'
+        SELECT product, day, count(*) AS streamed FROM trades SEMI JOIN scope USING (product, day)
+        WHERE source <> 'backfill' GROUP BY product, day
+    ), counts AS (
+        SELECT product AS of_product, day AS of_day, coalesce(received, 0) AS received,
+            coalesce(ended, 0) AS ended, coalesce(accepted, 0) AS accepted,
+            coalesce(streamed, 0) AS streamed, scope.duplicates AS duplicates
+        FROM scope LEFT JOIN counted USING (product, day) LEFT JOIN archived USING (product, day)
     )
-    SELECT received, ended, accepted, streamed, $duplicates AS duplicates FROM counted, archived
-    WHERE received <> ended OR accepted <> streamed + $duplicates"""
+    SELECT * FROM counts WHERE received <> ended OR accepted <> streamed + duplicates"""
 
 _COMPARED: Final = (
     *("start", "open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume"),
@@ -159,7 +198,7 @@ _COMPARED: Final = (
 )
 
 _FROM_TRADES: Final = """
-    SELECT date_trunc('minute', event_time) AS start,
+    SELECT product, day, date_trunc('minute', event_time) AS start,
         arg_min(price, trade_id) AS open, max(price) AS high, min(price) AS low,
         arg_max(price, trade_id) AS close,
         CAST(sum(size) AS DECIMAL(38, 8)) AS volume,
@@ -169,52 +208,58 @@ _FROM_TRADES: Final = """
         count(*) AS trade_count, min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id,
         count(*) FILTER (late) AS revision, arg_max(exchange, trade_id) AS exchange,
         max(recorded_at) AS recorded_at
-    FROM trades WHERE product = $product AND day = $day GROUP BY ALL"""
+    FROM trades SEMI JOIN scope USING (product, day) GROUP BY ALL"""
 
 _CANDLES_DIFFER: Final = f"""
     WITH known AS (
-        SELECT trade_id AS id FROM trades WHERE product = $product AND day = $day
-        UNION SELECT unnest(CAST($edges AS BIGINT[]))
+        SELECT product, day, trade_id AS id FROM trades SEMI JOIN scope USING (product, day)
+        UNION SELECT product, day, unnest(edges) FROM scope
     ), islands AS (
-        SELECT min(id) AS first_known, max(id) AS last_known
-        FROM (SELECT id, id - row_number() OVER (ORDER BY id) AS island FROM known) GROUP BY island
+        SELECT product, day, min(id) AS first_known, max(id) AS last_known
+        FROM (
+            SELECT *, id - row_number() OVER (PARTITION BY product, day ORDER BY id) AS island FROM known
+        ) GROUP BY product, day, island
     ), computed AS ({_FROM_TRADES}), expected AS (
         SELECT computed.*, islands.first_known IS NOT NULL AS is_complete FROM computed
-        LEFT JOIN islands ON first_known <= greatest(first_trade_id - 1, 1)
-            AND last_known >= last_trade_id + 1
-    ), stored AS (SELECT * FROM candles_1m WHERE product = $product AND day = $day)
-    SELECT coalesce(e.start, s.start) AS start,
+        LEFT JOIN islands ON islands.product = computed.product AND islands.day = computed.day
+            AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1
+    ), stored AS (SELECT * FROM candles_1m SEMI JOIN scope USING (product, day))
+    SELECT scope.product AS of_product, scope.day AS of_day, coalesce(e.start, s.start) AS start,
         CASE WHEN s.start IS NULL THEN 'the candle is missing' WHEN e.start IS NULL THEN 'there are no trades'
             ELSE 'columns differ' END AS problem,
         {", ".join(f"e.{name} AS {name}_of_trades, s.{name} AS {name}_stored" for name in _COMPARED[1:6])}
-    FROM expected AS e FULL JOIN stored AS s ON e.start = s.start
-    WHERE coalesce(e.start, s.start) < $until
+    FROM expected AS e
+    FULL JOIN stored AS s ON e.product = s.product AND e.day = s.day AND e.start = s.start
+    JOIN scope ON scope.product = coalesce(e.product, s.product) AND scope.day = coalesce(e.day, s.day)
+    WHERE coalesce(e.start, s.start) < scope.until
         AND ({" OR ".join(f"e.{name} IS DISTINCT FROM s.{name}" for name in _COMPARED)})
-    ORDER BY 1"""
+    ORDER BY 3"""
 
 _VOLUMES_DIFFER: Final = """
     WITH archived AS (
-        SELECT coalesce(sum(size), 0) AS volume, coalesce(sum(price * size), 0) AS quote_volume,
-            count(*) AS trades
-        FROM trades
-        WHERE product = $product AND day = $day AND date_trunc('minute', event_time) < $until
+        SELECT product, day, sum(size) AS volume, sum(price * size) AS quote_volume, count(*) AS trades
+        FROM trades JOIN scope USING (product, day)
+        WHERE date_trunc('minute', event_time) < scope.until GROUP BY product, day
     ), stored AS (
-        SELECT coalesce(sum(volume), 0) AS volume, coalesce(sum(quote_volume), 0) AS quote_volume,
-            coalesce(sum(trade_count), 0) AS trades,
-            coalesce(sum(taker_buy_volume + taker_sell_volume), 0) AS by_side
-        FROM candles_1m WHERE product = $product AND day = $day AND start < $until
+        SELECT product, day, sum(volume) AS volume, sum(quote_volume) AS quote_volume,
+            sum(trade_count) AS trades, sum(taker_buy_volume + taker_sell_volume) AS by_side
+        FROM candles_1m JOIN scope USING (product, day) WHERE start < scope.until GROUP BY product, day
+    ), sums AS (
+        SELECT product AS of_product, day AS of_day,
+            coalesce(archived.volume, 0) AS volume_of_trades, coalesce(stored.volume, 0) AS volume_of_candles,
+            coalesce(by_side, 0) AS by_side, coalesce(archived.quote_volume, 0) AS quote_volume_of_trades,
+            coalesce(stored.quote_volume, 0) AS quote_volume_of_candles,
+            coalesce(archived.trades, 0) AS trades, coalesce(stored.trades, 0) AS trades_of_candles
+        FROM scope LEFT JOIN archived USING (product, day) LEFT JOIN stored USING (product, day)
     )
-    SELECT archived.volume AS volume_of_trades, stored.volume AS volume_of_candles, stored.by_side,
-        archived.quote_volume AS quote_volume_of_trades, stored.quote_volume AS quote_volume_of_candles,
-        archived.trades, stored.trades AS trades_of_candles
-    FROM archived, stored
-    WHERE archived.volume <> stored.volume OR archived.quote_volume <> stored.quote_volume
-        OR archived.trades <> stored.trades OR stored.by_side <> stored.volume"""
+    SELECT * FROM sums
+    WHERE volume_of_trades <> volume_of_candles OR quote_volume_of_trades <> quote_volume_of_candles
+        OR trades <> trades_of_candles OR by_side <> volume_of_candles"""
 
 _PRICES_OUT_OF_ORDER: Final = """
-    SELECT start, open, high, low, close FROM candles_1m
-    WHERE product = $product AND day = $day
-        AND NOT (high >= open AND high >= close AND low <= open AND low <= close AND low > 0)
+    SELECT product AS of_product, day AS of_day, start, open, high, low, close
+    FROM candles_1m SEMI JOIN scope USING (product, day)
+    WHERE NOT (high >= open AND high >= close AND low <= open AND low <= close AND low > 0)
     ORDER BY start"""
 
 TRADE_CHECKS: Final = (
@@ -228,7 +273,7 @@ TRADE_CHECKS: Final = (
     Check(
         "no_duplicate_trades",
         "No (product, trade_id) is archived twice.",
-        _no_duplicates(TRADES),
+        no_duplicates(TRADES),
         "The archive holds a trade twice. With the flink engine it may have come again after a seal had "
         "fetched it: materialize this partition, which drops that copy. If it stays, no commit of ours made "
         "it: look for another writer, and roll the table back to the snapshot before it",
@@ -236,7 +281,7 @@ TRADE_CHECKS: Final = (
     Check(
         "no_empty_trade_values",
         "Every required column has a value.",
-        _no_empty_values(TRADES),
+        no_empty_values(TRADES),
         "The table was written by another program or its files are damaged: roll it back to the snapshot "
         "before",
     ),
@@ -276,13 +321,13 @@ CANDLE_CHECKS: Final = (
     Check(
         "no_duplicate_candles",
         "No (product, start) is there twice.",
-        _no_duplicates(CANDLES_1M),
+        no_duplicates(CANDLES_1M),
         "Materialize this partition again to rebuild its candles",
     ),
     Check(
         "no_empty_candle_values",
         "Every required column has a value.",
-        _no_empty_values(CANDLES_1M),
+        no_empty_values(CANDLES_1M),
         "The table was written by another program. Materialize this partition again to rebuild its candles",
     ),
 )
@@ -305,28 +350,61 @@ def check_specs(
 
 
 def evaluate(
-    checks: Sequence[Check], connection: duckdb.DuckDBPyConnection, scope: Scope
-) -> list[dg.AssetCheckResult]:
-    """Run the checks on a product-day and return their results.
+    checks: Sequence[Check], connection: duckdb.DuckDBPyConnection, scope: Sequence[Scope]
+) -> dict[ProductDay, list[dg.AssetCheckResult]]:
+    """Run the checks on product-days and return the results of each.
 
     Raises:
         duckdb.Error: a table can't be read.
     """
-    return [_evaluated(check, connection, scope) for check in checks]
+    connection.register("scope", _relation(scope))
+    try:
+        found = [(check, _findings(check, connection)) for check in checks]
+    finally:
+        connection.unregister("scope")
+    return {
+        (one.product, one.day): [
+            _result(check, one, wrong.get((one.product, one.day))) for check, wrong in found
+        ]
+        for one in scope
+    }
 
 
-def _evaluated(check: Check, connection: duckdb.DuckDBPyConnection, scope: Scope) -> dg.AssetCheckResult:
-    named = {name: value for name, value in scope.parameters.items() if f"${name}" in check.query}
-    cursor = connection.execute(check.query, named)
-    columns = [str(column[0]) for column in cursor.description or []]
-    wrong = cursor.fetchmany(_SHOWN)
+def _relation(scope: Sequence[Scope]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{name: getattr(one, name) for name in _SCOPE.names} for one in scope], _SCOPE
+    )
+
+
+@dataclass
+class _Findings:
+    """What a check found of one product-day: how much, and the first of it as text by column."""
+
+    count: int = 0
+    first: list[dict[str, str]] = field(default_factory=list)
+
+
+def _findings(check: Check, connection: duckdb.DuckDBPyConnection) -> dict[ProductDay, _Findings]:
+    cursor = connection.execute(check.query)
+    columns = [str(column[0]) for column in cursor.description or []][2:]
+    found: dict[ProductDay, _Findings] = defaultdict(_Findings)
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        for product, day, *values in rows:
+            here = found[product, day]
+            here.count += 1
+            if len(here.first) < _SHOWN:
+                here.first.append(dict(zip(columns, map(str, values), strict=True)))
+    return found
+
+
+def _result(check: Check, scope: Scope, found: _Findings | None) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = {"sealed": scope.sealed}
-    if not wrong:
+    if found is None:
         return dg.AssetCheckResult(passed=True, check_name=check.name, metadata=metadata)
-    metadata["findings"] = len(wrong) + len(cursor.fetchall())
+    metadata["findings"] = found.count
     metadata["first_findings"] = dg.TableMetadataValue(
-        [dg.TableRecord(dict(zip(columns, map(str, row), strict=True))) for row in wrong],
-        dg.TableSchema(columns=[dg.TableColumn(column) for column in columns]),
+        [dg.TableRecord(row) for row in found.first],
+        dg.TableSchema(columns=[dg.TableColumn(column) for column in found.first[0]]),
     )
     severity = check.severity if scope.sealed else check.live_severity or check.severity
     return dg.AssetCheckResult(

@@ -1,5 +1,7 @@
 """How a table is described in Dagster: from its one definition in `lakehouse.stores.schemas`."""
 
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -9,6 +11,11 @@ from lakehouse.stores.schemas import Table
 
 GROUP: Final = "market"
 OWNERS: Final = ["team:market-data"]
+
+DAILY: Final = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(hours=26), fail_window=timedelta(hours=36)
+)
+"""A day is over at midnight and sealed minutes later, so what is made of it is never older than a day."""
 
 
 def column_schema(table: Table) -> dg.TableSchema:
@@ -38,3 +45,13 @@ def table_metadata(table: Table, home: Home) -> dict[str, Any]:
         "dagster/table_name": f"{home.namespace}.{table.name}",
         "dagster/uri": str(home.iceberg if table.store == "iceberg" else home.paimon),
     }
+
+
+def column_lineage(columns: Mapping[str, Sequence[tuple[Table, str]]]) -> dg.TableColumnLineage:
+    """Return where a table's columns come from: for each of them the columns of other tables."""
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(dg.AssetKey(table.name), name) for table, name in sources]
+            for column, sources in columns.items()
+        }
+    )

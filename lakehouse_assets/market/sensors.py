@@ -5,6 +5,7 @@ it from asking too often; without it, or with a damaged one, the same runs are a
 their keys.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import dagster as dg
@@ -58,12 +59,17 @@ def to_ask(due: list[Due], asked: dict[str, Asked], moment_us: int) -> list[tupl
     return wanted[:MOST_RUNS]
 
 
-def seal_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
-    """Return the sensor; its runs materialize `trades` alone, `carry_changes_downstream` does the rest."""
+def seal_sensor(trades: dg.AssetsDefinition, looked_at: Sequence[dg.AssetsDefinition]) -> dg.SensorDefinition:
+    """Return the sensor; `carry_changes_downstream` does what follows from its runs.
+
+    Args:
+        trades: the asset whose materialization seals a day.
+        looked_at: assets that the stream alone writes, to be looked at once a day is over.
+    """
 
     @dg.sensor(
         name="seal_days_that_are_over",
-        target=trades,
+        target=[trades, *looked_at],
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description=(
@@ -101,7 +107,7 @@ def seal_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
                 dg.RunRequest(
                     run_key=f"{key}:{item.cause}:{entry.attempt}",
                     partition_key=key,
-                    asset_selection=[trades.key],
+                    asset_selection=[trades.key, *(asset.key for asset in looked_at)],
                     tags={"lakehouse/cause": item.cause},
                 )
                 for key, item, entry in wanted

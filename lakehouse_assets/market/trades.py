@@ -9,7 +9,7 @@ from lakehouse.home import Home
 from lakehouse.market.time import to_iso
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES
-from lakehouse_assets.market.checks import TRADE_CHECKS, Scope, check_specs, evaluate
+from lakehouse_assets.market.checks import TRADE_CHECKS, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
 from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partitions import parsed
@@ -61,10 +61,10 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
                 raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
             metadata = _live_metadata(store, product, day) if sealed is None else _metadata(sealed)
             metadata["dagster/row_count"] = sum(stats.rows for stats in store.partitions(TRADES))
-            scope = Scope.of(store, product, day, lakehouse.lateness_minutes)
+            scope = scopes(store, [(product, day)], lakehouse.lateness_minutes)
         with duckdb.get_connection() as connection:
             return dg.MaterializeResult(
-                metadata=metadata, check_results=evaluate(TRADE_CHECKS, connection, scope)
+                metadata=metadata, check_results=evaluate(TRADE_CHECKS, connection, scope)[product, day]
             )
 
     return trades

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -18,11 +19,12 @@ from lakehouse.stores.catalog_columns import table_columns
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, RECONCILIATION, TRADES
 from lakehouse.stores.seals import SealRecord, seals
-from lakehouse_assets.market.description import OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, OWNERS, table_metadata
 from lakehouse_assets.operations.own_candles import own_candles
 from lakehouse_assets.operations.reconciliation_checks import BREAK_CHECKS, EXCHANGE
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported
 from lakehouse_assets.partitions import parsed, product_day_key
+from lakehouse_assets.plots import breaks_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.exchanges.contract import RestError
 
@@ -51,6 +53,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
         tags={"layer": "operations", "namespace": home.namespace},
         metadata=table_metadata(RECONCILIATION, home),
         check_specs=[check.spec(RECONCILIATION.name, partitions) for check in BREAK_CHECKS],
+        freshness_policy=DAILY,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool="reconciliation_writer",
         code_version="1",
@@ -78,6 +81,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                 checks = [check for check in BREAK_CHECKS if is_asked or check.comparison != EXCHANGE]
             with IcebergStore.open(lakehouse.home.create(), [RECONCILIATION]) as store:
                 snapshot_id = _written(store, product, found)
+                plot = breaks_plot(product, store.scan(RECONCILIATION, product=product))
             for day in of_product:
                 breaks = found.get(day)
                 key = product_day_key(product, day)
@@ -89,7 +93,9 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     results[key] = PartitionResult({"sealed": False, "dagster/partition_row_count": 0})
                     continue
                 results[key] = PartitionResult(
-                    _metadata(breaks, snapshot_id),
+                    # One picture a product: on the newest day, and where there is something to see.
+                    _metadata(breaks, snapshot_id)
+                    | ({"breaks_by_day": plot} if breaks or day == max(of_product) else {}),
                     [check.evaluated(f"{product} on {day}", breaks) for check in checks],
                 )
         yield from reported(context, results)
@@ -153,9 +159,7 @@ def _written(store: IcebergStore, product: str, found: dict[date, list[Break]]) 
     return store.replace_days(RECONCILIATION, product, list(found), rows)
 
 
-def _metadata(
-    breaks: Sequence[Break], snapshot_id: int | None
-) -> dict[str, dg.MetadataValue | int | str | bool]:
+def _metadata(breaks: Sequence[Break], snapshot_id: int | None) -> dict[str, Any]:
     counts = Counter(one.kind for one in breaks)
     return {
         "sealed": True,

@@ -11,13 +11,13 @@ import structlog
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
-from streaming.engines.rebuilding import RebuildDay
+from streaming.engines.rebuilding import RebuildDays
 
 _log = structlog.get_logger()
 
 
 def rebuild_overdue(
-    archive: IcebergStore, candles: PaimonStore, rebuild_day: RebuildDay
+    archive: IcebergStore, candles: PaimonStore, rebuild_days: RebuildDays
 ) -> list[tuple[str, date]]:
     """Rebuild each product-day whose candles count other trades than the archive holds; return which.
 
@@ -33,7 +33,7 @@ def rebuild_overdue(
         product, day = str(stats.product), stats.day
         if stats.rows == counted.get((product, day)):
             continue
-        rebuild_day(product, day, archive.snapshot_id(TRADES))
+        rebuild_days(product, [day], archive.snapshot_id(TRADES))
         _log.info("candles rebuilt from the archive", product=product, day=day.isoformat(), trades=stats.rows)
         rebuilt.append((product, day))
     return rebuilt

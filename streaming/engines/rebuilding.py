@@ -1,5 +1,9 @@
-"""Rebuilding a product's day of candles from its archived trades, by the engine that writes the candles."""
+"""Rebuilding a product's days of candles from what they are made of, by the engine that writes the candles.
 
+Minutes come from the archived trades, hours and days from the minutes.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -9,6 +13,7 @@ from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
+from lakehouse.stores.schemas import CANDLES_1M, Table
 
 
 @dataclass(frozen=True)
@@ -19,26 +24,41 @@ class Rebuilt:
     job_id: str | None = None
 
 
-class RebuildDay(Protocol):
+class RebuildDays(Protocol):
     """How an engine rebuilds."""
 
-    def __call__(self, product: str, day: date, snapshot_id: int | None) -> Rebuilt:
-        """Make a product's day of candles those of its trades.
+    def __call__(self, product: str, days: Sequence[date], snapshot_id: int | None) -> Mapping[date, Rebuilt]:
+        """Make a product's days of a table of candles what their trades or their minutes say.
+
+        Days that are so already stay untouched.
 
         Args:
             product: whose candles.
-            day: UTC day.
-            snapshot_id: the snapshot of `trades` to take them from, the current one where None.
+            days: UTC days, no more of them than whose trades fit into memory.
+            snapshot_id: the snapshot of `trades` to take minutes from, the current one where None. Hours and
+                days are taken from the newest snapshot of `candles_1m`.
+
+        Returns:
+            What was done, for each day.
 
         Raises:
             FlinkUnavailableError: Flink doesn't answer; try again.
-            FlinkError: Flink failed; the candles are as before.
+            FlinkError: Flink failed; the candles of the day it was at are as before.
         """
         ...
 
 
-def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore) -> RebuildDay:
-    """Return how the chosen engine rebuilds candles of this home.
+def rebuilder(
+    settings: Settings, home: Home, archive: IcebergStore, candles: PaimonStore, table: Table = CANDLES_1M
+) -> RebuildDays:
+    """Return how the chosen engine rebuilds a table of candles of this home.
+
+    Args:
+        settings: which engine, and where it is.
+        home: whose tables.
+        archive: they, opened.
+        candles: they, opened.
+        table: `CANDLES_1M`, or one that is rolled up from it.
 
     Raises:
         HomeError: another engine writes its tables.
@@ -48,7 +68,11 @@ def rebuilder(settings: Settings, home: Home, archive: IcebergStore, candles: Pa
     if settings.engine_kind == "embedded":
         from streaming.engines.embedded import rebuild as embedded
 
-        return partial(embedded.rebuild_day, archive, candles)
+        if table is CANDLES_1M:
+            return partial(embedded.rebuild_days, archive, candles)
+        return partial(embedded.roll_up_days, candles, table)
     from streaming.engines.flink import rebuild as flink
 
-    return partial(flink.rebuild_day, settings, home, archive, candles)
+    if table is CANDLES_1M:
+        return partial(flink.rebuild_days, settings, home, archive, candles)
+    return partial(flink.roll_up_days, settings, home, candles, table)

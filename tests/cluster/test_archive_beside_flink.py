@@ -84,7 +84,7 @@ def test_a_day_is_sealed_and_its_candles_are_rebuilt_by_flink(world: FlinkWorld)
     trades = market(7, 1_500)
     world.push(trades)
     world.check()
-    rebuild_day = rebuilder(world.settings, world.home, world.iceberg, world.paimon)
+    rebuild_days = rebuilder(world.settings, world.home, world.iceberg, world.paimon)
     for product in PRODUCTS:
         for day in DAYS:
             asyncio.run(seal_day(world.iceberg, None, product, day))
@@ -92,13 +92,13 @@ def test_a_day_is_sealed_and_its_candles_are_rebuilt_by_flink(world: FlinkWorld)
     assert all(stats.files == 1 for stats in world.iceberg.partitions(TRADES))
     before = world.candle_rows()
     # A day's first and last candle are complete or not by what Flink sees of the day beside it, as before.
-    assert not rebuild_day("BTC-USD", DAYS[0], None).changed
+    assert not rebuild_days("BTC-USD", DAYS[:1], None)[DAYS[0]].changed
     assert world.candle_rows().equals(before)
     late = trade("BTC-USD", 9_000_000, START, late=2)
     world.push([late])
     world.wait(lambda: world.iceberg_rows("trades").num_rows == len(world.seen), "the late trade is missing")
     asyncio.run(seal_day(world.iceberg, None, "BTC-USD", DAYS[0]))
-    rebuilt = rebuild_day("BTC-USD", DAYS[0], world.iceberg.snapshot_id(TRADES))
+    rebuilt = rebuild_days("BTC-USD", DAYS[:1], world.iceberg.snapshot_id(TRADES))[DAYS[0]]
     assert rebuilt.changed
     assert rebuilt.job_id is not None
     counts = world.paimon.scan(CANDLES_1M, product="BTC-USD", day=DAYS[0])["trade_count"].to_pylist()

@@ -11,10 +11,12 @@ from running_cluster import RunningCluster
 from table_rows import make_trades
 
 from lakehouse.candles.rebuild import rebuild
+from lakehouse.candles.rollup import rolled_up
 from lakehouse.market.product import InvalidProductError
-from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.market.time import DAY_US, HOUR_US
+from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TRADES
 from lakehouse.stores.seals import known_edges
-from streaming.engines.flink.batch import EdgesError, compact, rebuild_day
+from streaming.engines.flink.batch import EdgesError, compact, rebuild_day, roll_up_day
 from streaming.engines.flink.errors import StatementError
 from streaming.engines.flink.job_manager import JobProgress
 
@@ -113,6 +115,23 @@ def test_progress_is_told_and_wrong_arguments_are_one_sentence(world: FlinkWorld
     with pytest.raises(StatementError, match="snapshot") as gone:
         rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=12345)
     assert "\n" not in str(gone.value)
+
+
+def test_hours_and_days_are_rolled_up_as_python_rolls_them_up(world: FlinkWorld) -> None:
+    product = "DOGE-USD"
+    # A gap in the third hour, and ids of later hours that lie among those of earlier ones.
+    trades = spread([number for number in range(1, 2_000) if number != 700], product, DAY, 11_000_000)
+    crossing = spread([2_000, 2_001, 2_002, 2_003], product, DAY, 5_400_000_000)
+    world.iceberg.append(TRADES, trades)
+    world.iceberg.append(TRADES, crossing)
+    rebuilt(world, product, DAY, [2_004])
+    minutes = world.paimon.scan(CANDLES_1M, product=product, day=DAY)
+    for table, width_us in ((CANDLES_1H, HOUR_US), (CANDLES_1D, DAY_US)):
+        roll_up_day(world.flink, table, product, DAY)
+        found = sorted_candles(world.paimon.scan(table, product=product, day=DAY))
+        assert found.equals(sorted_candles(rolled_up(minutes, width_us)))
+        assert found.num_rows > 0
+    assert set(world.paimon.scan(CANDLES_1H, product=product)["is_complete"].to_pylist()) == {True, False}
 
 
 @pytest.mark.full

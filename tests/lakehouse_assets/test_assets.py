@@ -19,7 +19,7 @@ from lakehouse_assets.market import candles as candles_module
 from lakehouse_assets.market import trades as trades_module
 from lakehouse_assets.resources import Lakehouse
 from streaming.engines.flink.errors import FlinkUnavailableError
-from streaming.engines.rebuilding import RebuildDay
+from streaming.engines.rebuilding import RebuildDays
 from streaming.exchanges.contract import RestError
 from streaming.exchanges.simulated.server import SimulatedExchange
 from streaming.sealing.day import Origin
@@ -186,7 +186,7 @@ class FlinkOftenAway(Lakehouse):
 
     failures: ClassVar[list[str]] = []
 
-    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDay:
+    def rebuilder(self, store: IcebergStore, candles: PaimonStore) -> RebuildDays:
         if self.failures:
             raise FlinkUnavailableError(self.failures.pop())
         return super().rebuilder(store, candles)

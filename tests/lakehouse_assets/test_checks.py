@@ -18,7 +18,7 @@ from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, GAPS, INTAKE, TRADES, Table
 from lakehouse.stores.seals import known_edges, seals
-from lakehouse_assets.market.checks import CANDLE_CHECKS, TRADE_CHECKS, Scope, evaluate
+from lakehouse_assets.market.checks import CANDLE_CHECKS, TRADE_CHECKS, evaluate, scopes
 from lakehouse_assets.resources import Lakehouse
 from streaming.sealing.day import seal_day
 
@@ -44,9 +44,10 @@ def sealed(tables: Lakehouse) -> Lakehouse:
 
 def results(tables: Lakehouse) -> dict[str, dg.AssetCheckResult]:
     with tables.iceberg() as store:
-        scope = Scope.of(store, BTC, DAY, tables.lateness_minutes)
+        scope = scopes(store, [(BTC, DAY), (BTC, NEXT_DAY)], tables.lateness_minutes)
     with closing(sql.connect(tables.home)) as connection:
-        return {str(result.check_name): result for result in evaluate(CHECKS, connection, scope)}
+        found = evaluate(CHECKS, connection, scope)
+    return {str(result.check_name): result for result in found[BTC, DAY]}
 
 
 def failed(tables: Lakehouse) -> set[str]:

@@ -1,26 +1,70 @@
-"""Rebuilding a product's day of candles where the Python workers write them."""
+"""Rebuilding a product's days of candles where the Python workers write them."""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import date
 
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.manifest import DataFile
+
 from lakehouse.candles.rebuild import COLUMNS, rebuild
+from lakehouse.candles.rollup import WIDTH_US, rolled_up
+from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_files import PartitionKey
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M, TRADES
-from lakehouse.stores.seals import known_edges
+from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
+from lakehouse.stores.seals import edges_of_days
 from streaming.engines.rebuilding import Rebuilt
 
 
-def rebuild_day(
-    archive: IcebergStore, candles: PaimonStore, product: str, day: date, snapshot_id: int | None
-) -> Rebuilt:
-    """Make a day's candles those of its archived trades; see `streaming.engines.rebuilding.RebuildDay`."""
+def rebuild_days(
+    archive: IcebergStore, candles: PaimonStore, product: str, days: Sequence[date], snapshot_id: int | None
+) -> dict[date, Rebuilt]:
+    """Make days of candles those of their archived trades; see `streaming.engines.rebuilding.RebuildDays`.
+
+    What is another candle now is one snapshot for all days.
+    """
     with candles.lock(CANDLES_1M):
-        trades = archive.scan(
-            TRADES, product=product, day=day, columns=COLUMNS, snapshot_id=snapshot_id, encoded=True
-        )
-        wanted = rebuild(trades, known_edges(archive, product, day))
-        there = candles.scan(CANDLES_1M, product=product, day=day)
-        if wanted.cast(there.schema).equals(there.sort_by("start")):
-            return Rebuilt(changed=False)
-        candles.replace(CANDLES_1M, product, day, wanted)
-    return Rebuilt(changed=True)
+        files: dict[date | None, list[DataFile]] = defaultdict(list)
+        for file in archive.data_files(TRADES, product=product, snapshot_id=snapshot_id):
+            files[PartitionKey.of(file).day].append(file)
+        edges = edges_of_days(archive, product, days)
+        wanted = {
+            day: rebuild(archive.read(TRADES, files[day], columns=COLUMNS, encoded=True), edges[day])
+            for day in days
+        }
+        return _replaced(candles, CANDLES_1M, product, wanted)
+
+
+def roll_up_days(
+    candles: PaimonStore, table: Table, product: str, days: Sequence[date], _snapshot_id: int | None
+) -> dict[date, Rebuilt]:
+    """Make days of longer candles those of their minutes; see `streaming.engines.rebuilding.RebuildDays`."""
+    with candles.lock(table):
+        minutes = _by_day(candles, CANDLES_1M, product, days)
+        wanted = {day: rolled_up(minutes[day], WIDTH_US[table.name]) for day in days}
+        return _replaced(candles, table, product, wanted)
+
+
+def _replaced(
+    candles: PaimonStore, table: Table, product: str, wanted: Mapping[date, pa.Table]
+) -> dict[date, Rebuilt]:
+    there = _by_day(candles, table, product, list(wanted))
+    changed = {
+        day: rows
+        for day, rows in wanted.items()
+        if not rows.cast(there[day].schema).equals(there[day].sort_by("start"))
+    }
+    if changed:
+        candles.replace_days(table, product, changed, pa.concat_tables(changed.values()))
+    return {day: Rebuilt(changed=day in changed) for day in wanted}
+
+
+def _by_day(candles: PaimonStore, table: Table, product: str, days: Sequence[date]) -> dict[date, pa.Table]:
+    if not days:
+        return {}
+    start_us, end_us = day_start_us(min(days)), day_start_us(max(days)) + DAY_US
+    rows = candles.scan(table, product=product, start_us=start_us, end_us=end_us)
+    return {day: rows.filter(pc.equal(rows["day"], pa.scalar(day))) for day in days}

@@ -1,4 +1,4 @@
-"""Flink's batch jobs over the tables: candles of a product's day rebuilt, a Paimon table compacted.
+"""Flink's batch jobs over the tables: candles of a product's day rebuilt or rolled up, a table compacted.
 
 Each function returns when its job has finished. A job left behind by a caller that died is cancelled first:
 two of them at one partition would get in each other's way.
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from lakehouse.candles.rollup import WIDTH_US
 from lakehouse.market.product import checked_product
+from lakehouse.market.time import MINUTE_US
 from lakehouse.stores.schemas import Table
 from streaming.engines.flink.errors import StatementError
 from streaming.engines.flink.job_manager import JobManager, JobProgress
@@ -73,9 +75,7 @@ def rebuild_day(
     if len(edges) > 2:
         raise EdgesError(f"a day has two edges, and {len(edges)} ids were given")
     edge, other_edge = ([str(edge) for edge in edges] + ["", ""])[:2]
-    name = f"lakehouse {target.shared_name} candles of {checked_product(product)} {day.isoformat()}"
     parameters: Parameters = {
-        "job_name": name,
         "namespace": Name(target.namespace),
         "snapshot_id": snapshot_id,
         "product": product,
@@ -83,10 +83,63 @@ def rebuild_day(
         "edge": edge,
         "other_edge": other_edge,
     }
+    job = f"candles of {checked_product(product)} {day.isoformat()}"
+    return _run(target, job, "rebuild_day", parameters, timeout_seconds, on_progress)
+
+
+def roll_up_day(
+    target: FlinkTarget,
+    table: Table,
+    product: str,
+    day: date,
+    *,
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> str:
+    """Replace a product's day of hours or days by what its minutes say, and return the job's id.
+
+    The rows are those of `lakehouse.candles.rollup.rolled_up`. A day without minutes becomes empty.
+
+    Args:
+        target: whose tables.
+        table: one of `lakehouse.candles.rollup.WIDTH_US`.
+        product: the product.
+        day: the UTC day.
+        timeout_seconds: how long the job may take.
+        on_progress: called whenever the job has moved.
+
+    Raises:
+        InvalidProductError: the product is not one.
+        StatementError: Flink refused the SQL.
+        JobFailedError: the job failed; the candles are as before.
+        FlinkTimeoutError: it took too long and was cancelled.
+        FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
+    """
+    parameters: Parameters = {
+        "namespace": Name(target.namespace),
+        "table": Name(table.name),
+        "minutes": WIDTH_US[table.name] // MINUTE_US,
+        "product": product,
+        "day": day.isoformat(),
+    }
+    job = f"{table.name} of {checked_product(product)} {day.isoformat()}"
+    return _run(target, job, "roll_up_day", parameters, timeout_seconds, on_progress)
+
+
+def _run(
+    target: FlinkTarget,
+    job: str,
+    file: str,
+    parameters: Parameters,
+    timeout_seconds: float,
+    on_progress: OnProgress,
+) -> str:
+    """Run a file that ends with an INSERT, and return its job's id once that has finished."""
+    name = f"lakehouse {target.shared_name} {job}"
     with target.job_manager() as manager:
         _cancel_left_behind(manager, name)
         with target.session() as session:
-            made = statements("rebuild_day", parameters)
+            made = statements(file, {"job_name": name, **parameters})
             job_id = session.run_all(made, timeout_seconds=_STATEMENT_SECONDS).job_id
         if job_id is None:
             raise StatementError("Flink took the INSERT and named no job: is this gateway of version 1.20?")

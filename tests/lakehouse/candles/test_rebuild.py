@@ -9,28 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reference_candles import from_rows, reference
-from trade_sets import columns, trade_lists
+from trade_sets import archived, trade_lists
 
-from lakehouse.candles.rebuild import COLUMNS, NotOneProductError, rebuild
-from lakehouse.market.columns import decimals, times
-from lakehouse.stores.schemas import CANDLES_1M, PRICE, TRADES
-
-
-def archived(trades: list[dict[str, Any]]) -> pa.Table:
-    """The trades as the archive holds them."""
-    arrays = columns(trades)
-    made = {
-        "product": pa.array([trade["product"] for trade in trades], pa.string()),
-        "trade_id": pa.array(arrays.trade_id),
-        "event_time": times(arrays.event_us),
-        "price": decimals(arrays.price, PRICE),
-        "size": decimals(arrays.size, PRICE),
-        "taker_side": pa.array(["buy" if trade["buy"] else "sell" for trade in trades], pa.string()),
-        "late": pa.array(arrays.late),
-        "exchange": pa.array(["coinbase"] * len(trades), pa.string()),
-        "recorded_at": times(arrays.recorded_us),
-    }
-    return pa.table(made, schema=pa.schema([TRADES.schema.field(name) for name in COLUMNS]))
+from lakehouse.candles.rebuild import NotOneProductError, rebuild
+from lakehouse.stores.schemas import CANDLES_1M, PRICE
 
 
 @given(trade_lists(), st.data())

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
+from lakehouse.candles.rebuild import COLUMNS
+from lakehouse.market.columns import decimals, times
 from lakehouse.market.trade_columns import TradeColumns
+from lakehouse.stores.schemas import PRICE, TRADES
 
 START = 1_700_000_040_000_000 // 60_000_000 * 60_000_000
 PRODUCTS = ["ETH-USD", "BTC-USD", "SOL-USD"]
@@ -65,3 +69,20 @@ def columns(trades: Sequence[dict[str, Any]]) -> TradeColumns:
         exchange=np.full(len(trades), 2, dtype=np.uint8),
         recorded_us=of("recorded_us", np.int64),
     )
+
+
+def archived(trades: list[dict[str, Any]]) -> pa.Table:
+    """The trades as the archive holds them."""
+    arrays = columns(trades)
+    made = {
+        "product": pa.array([trade["product"] for trade in trades], pa.string()),
+        "trade_id": pa.array(arrays.trade_id),
+        "event_time": times(arrays.event_us),
+        "price": decimals(arrays.price, PRICE),
+        "size": decimals(arrays.size, PRICE),
+        "taker_side": pa.array(["buy" if trade["buy"] else "sell" for trade in trades], pa.string()),
+        "late": pa.array(arrays.late),
+        "exchange": pa.array(["coinbase"] * len(trades), pa.string()),
+        "recorded_at": times(arrays.recorded_us),
+    }
+    return pa.table(made, schema=pa.schema([TRADES.schema.field(name) for name in COLUMNS]))

@@ -28,11 +28,11 @@ def test_what_came_too_late_is_made_from_the_archive(spine: SqliteSpine, home: H
         result = CandlesStage(spine, candles, lateness_minutes=10).step()
         assert result.too_late == len({(t["product"], t["trade_id"]) for t in older})
         assert all(start > START + 2 * day_us for _, start in from_rows(candles.scan(CANDLES_1M).to_pylist()))
-        rebuild_day = rebuilder(load_settings(home=home.root), home, archive, candles)
-        rebuilt = rebuild_overdue(archive, candles, rebuild_day)
+        rebuild_days = rebuilder(load_settings(home=home.root), home, archive, candles)
+        rebuilt = rebuild_overdue(archive, candles, rebuild_days)
         assert {day for _, day in rebuilt} == {date(2025, 11, 19), date(2025, 11, 20)}
         assert len(rebuilt) == 6
         assert from_rows(candles.scan(CANDLES_1M).to_pylist()) == reference(recorded)
-        assert rebuild_overdue(archive, candles, rebuild_day) == []
+        assert rebuild_overdue(archive, candles, rebuild_days) == []
         # The stage goes on from its own state, which the rebuild carried along.
         assert CandlesStage(spine, candles, lateness_minutes=10).step().messages == {}

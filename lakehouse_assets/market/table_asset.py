@@ -102,7 +102,7 @@ def table_asset(
 
     @dg.asset(
         name=table.name,
-        deps=[source.name for source in sources] or [topic_key(table.name)],
+        deps=[dg.AssetKey(source.name) for source in sources] or [topic_key(table.name)],
         partitions_def=partitions,
         description=f"{table.description} {description}",
         group_name=GROUP,

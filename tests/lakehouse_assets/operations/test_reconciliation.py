@@ -20,7 +20,17 @@ from lakehouse.reconciliation.schema_drift import schema_breaks
 from lakehouse.stores.catalog_columns import registered_columns, table_columns
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_catalog import open_catalog
-from lakehouse.stores.schemas import CANDLES_1M, GAPS, INTAKE, RECONCILIATION, TABLES, TRADES
+from lakehouse.stores.schemas import (
+    CANDLES_1D,
+    CANDLES_1H,
+    CANDLES_1M,
+    GAPS,
+    INTAKE,
+    RECONCILIATION,
+    TABLES,
+    TRADES,
+    Table,
+)
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.operations.reconciliation_checks import BREAK_CHECKS
 from lakehouse_assets.partitions import product_day_key
@@ -39,9 +49,17 @@ def sealed_home(exchange: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.setenv("LAKEHOUSE_FEED", "simulated")
         patch.setenv("LAKEHOUSE_PRODUCTS", ",".join(PRODUCTS))
         patch.setenv("LAKEHOUSE_SIMULATED_REST_PORT", exchange.rest_url.rpartition(":")[2])
-        job = build_defs().resolve_job_def("seal_days")
+        graph = build_defs().resolve_implicit_global_asset_job_def()
+        made = [
+            dg.AssetKey(name) for name in (TRADES.name, CANDLES_1M.name, CANDLES_1H.name, CANDLES_1D.name)
+        ]
         for day in (DAY - timedelta(days=1), DAY):
-            assert job.execute_in_process(partition_key=product_day_key(BTC, day), instance=instance).success
+            key = product_day_key(BTC, day)
+            assert (
+                graph.get_subset(asset_selection=set(made))
+                .execute_in_process(partition_key=key, instance=instance)
+                .success
+            )
     return root
 
 
@@ -115,6 +133,7 @@ def test_a_day_whose_accounts_agree_has_no_break_and_passes_every_check(
     metadata = {name: value.value for name, value in event.materialization.metadata.items()}
     assert metadata["sealed"] is True
     assert metadata["dagster/partition_row_count"] == 0
+    assert str(metadata["breaks_by_day"]).startswith("![plot](data:image/png;base64,")
 
 
 def test_a_missing_candle_is_found(tables: Lakehouse, reconcile: Reconcile) -> None:
@@ -125,16 +144,19 @@ def test_a_missing_candle_is_found(tables: Lakehouse, reconcile: Reconcile) -> N
     assert shown(tables) == {
         ("archive_candles", "MISSING", "candles_1m", key_of(rows[4]), ""),
         ("candles_exchange", "MISSING", "candles_1m", key_of(rows[4]), ""),
-    }
+    } | {row for row in shown(tables) if row[0].startswith("minutes_")}
     found = failed(run)
-    assert set(found) == {"archive_candles_missing", "candles_exchange_missing"}
+    assert {"archive_candles_missing", "candles_exchange_missing"} <= found.keys()
+    assert "minutes_days_value_drift" in found
     assert found["archive_candles_missing"].severity is dg.AssetCheckSeverity.ERROR
     assert found["candles_exchange_missing"].severity is dg.AssetCheckSeverity.WARN
     assert "Materialize `candles_1m`" in (found["archive_candles_missing"].description or "")
 
 
 def test_a_candle_twice_is_found(tables: Lakehouse, reconcile: Reconcile) -> None:
-    files = {path: pq.ParquetFile(path).read() for path in tables.home.paimon.rglob("*.parquet")}
+    files = {
+        path: pq.ParquetFile(path).read() for path in tables.home.paimon.rglob("*candles_1m/**/*.parquet")
+    }
     ((path, rows),) = [item for item in files.items() if item[1]["day"][0].as_py() == DAY]
     key = key_of(candle_rows(tables)[3])
     pq.write_table(pa.concat_tables([rows, rows.slice(3, 1)]), path)
@@ -168,6 +190,25 @@ def test_a_value_that_drifted_is_found_with_its_amount(tables: Lakehouse, reconc
     assert set(failed(run)) == {"archive_candles_value_drift", "candles_exchange_value_drift"}
     (record,) = failed(run)["archive_candles_value_drift"].metadata["first_findings"].records  # type: ignore[union-attr]
     assert record.data["column_name"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("table", "comparison"), [(CANDLES_1H, "minutes_hours"), (CANDLES_1D, "minutes_days")]
+)
+def test_longer_candles_that_are_not_their_minutes_are_found(
+    tables: Lakehouse, reconcile: Reconcile, table: Table, comparison: str
+) -> None:
+    with tables.paimon() as store:
+        rows = store.scan(table, product=BTC, day=DAY).to_pylist()
+        rows[-1] |= {"volume": rows[-1]["volume"] + 2, "is_complete": not rows[-1]["is_complete"]}
+        store.replace(table, BTC, DAY, pa.Table.from_pylist(rows, table.schema))
+    run = reconcile()
+    key = key_of(rows[-1])
+    assert shown(tables) == {
+        (comparison, "VALUE_DRIFT", table.name, key, column) for column in ("volume", "is_complete")
+    }
+    assert {row["amount"] for row in breaks(tables)} == {Decimal(2), None}
+    assert set(failed(run)) == {f"{comparison}_value_drift"}
 
 
 def test_a_trade_that_was_archived_and_is_gone_is_found(tables: Lakehouse, reconcile: Reconcile) -> None:
@@ -271,7 +312,9 @@ def test_many_days_in_one_run_have_each_their_own_result(tables: Lakehouse, reco
         event.materialization.partition: event.materialization.metadata["dagster/partition_row_count"].value
         for event in run.get_asset_materialization_events()
     }
-    assert counts == {before: 0, KEY: 2, LIVE_KEY: 0}
+    assert counts.keys() == {before, KEY, LIVE_KEY}
+    assert counts[before] == counts[LIVE_KEY] == 0
+    assert counts[KEY] > 1
     by_partition = {one.partition for one in run.get_asset_check_evaluations() if not one.passed}
     assert by_partition == {KEY}
 

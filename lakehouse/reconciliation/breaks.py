@@ -66,5 +66,5 @@ def break_rows(
     rows = []
     for one in breaks:
         row = {**one._asdict(), "kind": one.kind.value, "product": product}
-        rows.append({**row, "found_at": known_since.get(identity(row), now)})
+        rows.append({**row, "recorded_at": known_since.get(identity(row), now)})
     return pa.Table.from_pylist(rows, schema=RECONCILIATION.schema)

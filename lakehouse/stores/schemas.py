@@ -378,7 +378,7 @@ RECONCILIATION: Final = Table(
                 "found - expected, in rows for MISSING and DUPLICATE; empty where it is no number.",
                 optional=True,
             ),
-            _column("found_at", TIME, "When this break was first found."),
+            _column("recorded_at", TIME, "When this break was first found."),
         ]
     ),
     ("product", "day", "comparison", "kind", "table_name", "row_key", "column_name"),

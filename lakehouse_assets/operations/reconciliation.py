@@ -153,7 +153,7 @@ def _written(store: IcebergStore, product: str, found: dict[date, list[Break]]) 
     """Make the breaks the content of their days; those that were there keep the time they were found."""
     there = store.scan(RECONCILIATION, product=product)
     there = there.filter(pc.is_in(there["day"], pa.array(list(found), pa.date32()))).to_pylist()
-    known_since = {identity(row): row["found_at"] for row in there}
+    known_since = {identity(row): row["recorded_at"] for row in there}
     breaks = [one for of_day in found.values() for one in of_day]
     rows = break_rows(breaks, product, known_since, datetime.now(UTC))
     return store.replace_days(RECONCILIATION, product, list(found), rows)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import structlog
-from conftest import World  # type: ignore[import-not-found]
 from pydantic import SecretStr
+from watched_world import World
 
 from lakehouse.home import Home
 from lakehouse.market.time import DAY_US, HOUR_US, MINUTE_US, SECOND_US, now_us

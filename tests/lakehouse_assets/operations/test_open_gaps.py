@@ -1,8 +1,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import World  # type: ignore[import-not-found]
 from sealed_world import BTC, DAY, KEY, NEXT_DAY
+from watched_world import World
 
 from lakehouse.market.time import day_start_us
 from lakehouse.stores.seals import SealRecord

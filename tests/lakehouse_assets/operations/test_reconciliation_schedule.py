@@ -1,10 +1,11 @@
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import World  # type: ignore[import-not-found]
-from sealed_world import BTC, DAY, NEXT_DAY
+from sealed_world import BTC, DAY, KEY, NEXT_DAY
+from watched_world import World
 
 from lakehouse.market.time import DAY_US
 from lakehouse.stores.schemas import RECONCILIATION, TRADES
@@ -12,6 +13,7 @@ from lakehouse.stores.seals import SealRecord, encode_seal, seal_property
 from lakehouse_assets.operations.reconciliation_schedule import NEWEST_DAYS, spans_to_reconcile
 from lakehouse_assets.partitions import product_day_key
 
+Materialize = Callable[..., dg.ExecuteInProcessResult]
 NOW_US = 1_000 * DAY_US
 TONIGHT = datetime(2025, 6, 12, 3, 30, tzinfo=UTC)
 
@@ -47,10 +49,10 @@ def test_spans_are_of_one_product_and_have_no_holes() -> None:
     ]
 
 
-def requests(world: World) -> list[dg.RunRequest]:
+def requests(world: World, instance: dg.DagsterInstance | None = None) -> list[dg.RunRequest]:
     schedule = world.defs.resolve_schedule_def("reconcile_sealed_days")
     with dg.build_schedule_context(
-        instance=world.instance,
+        instance=instance,
         scheduled_execution_time=TONIGHT,
         resources={"lakehouse": world.tables},
     ) as context:
@@ -64,18 +66,18 @@ def test_without_tables_the_night_passes(world: World, lakehouse_settings: Path)
 
 
 def test_a_night_asks_for_one_run_a_span_that_dagster_can_start(world: World, tmp_path: Path) -> None:
-    # A schedule opens its instance anew, so that one in memory won't do.
-    world.instance = dg.DagsterInstance.local_temp(str(tmp_path))
     sealed = {seal_property(BTC, day): encode_seal(record()) for day in days(3)}
     with world.tables.iceberg() as store:
         store.replace(TRADES, BTC, DAY, TRADES.schema.empty_table(), properties=sealed)
-    (request,) = requests(world)
+    # A schedule opens its instance anew, so that one in memory won't do.
+    instance = dg.DagsterInstance.local_temp(str(tmp_path))
+    (request,) = requests(world, instance)
     assert request.tags["lakehouse/cause"] == "nightly reconciliation"
     assert (request.tags["dagster/asset_partition_range_start"], request.run_key) == (
         product_day_key(BTC, DAY),
         f"2025-06-12:{BTC}:{DAY}:{days(3)[-1]}",
     )
-    assert [one.run_key for one in requests(world)] == [request.run_key]
+    assert [one.run_key for one in requests(world, instance)] == [request.run_key]
     run = world.defs.resolve_job_def("reconcile_days").execute_in_process(
         instance=world.instance, tags=request.tags, raise_on_error=False
     )
@@ -98,18 +100,12 @@ def test_each_topic_is_upstream_of_its_table(world: World, topic: str) -> None:
     assert len(node.description or "") > 60
 
 
-def test_a_topic_that_moves_has_nothing_rebuilt(world: World) -> None:
-    world.instance.report_runless_asset_event(dg.AssetMaterialization(["stream", "trades"]))
+def test_a_topic_that_moves_has_nothing_rebuilt(world: World, materialize: Materialize) -> None:
     first = dg.evaluate_automation_conditions(world.defs, world.instance)
-    world.stream(DAY, 5)
+    materialize(KEY)
+    settled = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=first.cursor)
     (event,) = world.tick("report_stream_watermarks").asset_events or []
     assert isinstance(event, dg.AssetMaterialization)
-    for key in (DAY, NEXT_DAY):
-        for asset in ("trades", "candles_1m"):
-            world.instance.report_runless_asset_event(
-                dg.AssetMaterialization(asset, partition=product_day_key(BTC, key))
-            )
-    settled = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=first.cursor)
     world.instance.report_runless_asset_event(event)
     moved = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=settled.cursor)
     assert moved.get_requested_partitions(dg.AssetKey("candles_1m")) == set()

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from conftest import World  # type: ignore[import-not-found]
 from sealed_world import DAY, KEY, NEXT_DAY
 from supervised_world import Workers
+from watched_world import World
 
 from lakehouse.stores.iceberg_catalog import open_catalog
 from lakehouse.stores.schemas import GAPS, QUARANTINE, TRADES

@@ -67,7 +67,8 @@ def record(feed: str, out: str, seconds: float | None) -> None:
 def sql(statement: str | None, style: str) -> None:
     """Ask all tables in SQL (DuckDB), as they are now; read-only.
 
-    Tables: trades, quotes, book, candles_1m, candles_1m_filled, gaps, gaps_open, quarantine, intake.
+    Tables: trades, quotes, book, candles_1m, candles_1m_filled, candles_1h, candles_1d, metrics_daily,
+    liquidity, exchange_health, gaps, gaps_now, gaps_open, quarantine, intake.
     Without a statement there is a prompt with history. Decimals stay exact in csv and json.
     """
     _become("lakehouse.stores.prompt", None, "--format", style, *([statement] if statement else []))

@@ -29,7 +29,7 @@ from lakehouse.stores.paimon_files import PaimonStoreError
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import seals
 from lakehouse_assets.definitions import build_defs
-from lakehouse_assets.partitions import parsed, product_day_key, products, with_last_run
+from lakehouse_assets.partitions import CAUSE, parsed, product_day_key, products, with_last_run
 from lakehouse_assets.resources import Lakehouse
 
 ROOT = Path(lakehouse.__file__).parents[1]
@@ -94,7 +94,11 @@ def backfill(days: int, instance: dg.DagsterInstance, console: Console, stop: th
             product, day = parsed(key)
             progress.update(task, description=f"{product} {day}")
             run = job.execute_in_process(
-                partition_key=key, instance=instance, run_config=_QUIET, raise_on_error=False
+                partition_key=key,
+                instance=instance,
+                tags={CAUSE: "the past days, fetched at the first start"},
+                run_config=_QUIET,
+                raise_on_error=False,
             )
             if stop.is_set() or _was_interrupted(run):
                 raise KeyboardInterrupt

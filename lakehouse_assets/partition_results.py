@@ -78,9 +78,9 @@ def reported(
     if failures:
         shown = "\n".join(f"{key}: {error}" for key, error in list(failures.items())[:_SHOWN])
         raise dg.Failure(
-            f"{len(failures)} of {len(context.partition_keys)} partitions failed, the others are done. "
-            f"Materialize those that failed again:\n{shown}"
-        )
+            f"{len(failures)} of the run's {len(context.partition_keys)} partitions failed; what the others "
+            f"came to is recorded. Materialize these again:\n{shown}"
+        ) from next(iter(failures.values()))
     # Without an output for each check, the step were taken for one that forgot them.
     for check in context.selected_asset_check_keys:
         yield dg.Output(None, output_name=context.assets_def.get_output_name_for_asset_check_key(check))

@@ -12,8 +12,18 @@ from lakehouse.settings import USD_PRODUCTS, USDT_PRODUCTS, Settings
 MOST_PARTITIONS: Final = 24_000
 """Dagster's pages and daemon slow down above about 25,000 partitions of an asset."""
 
+CAUSE: Final = "lakehouse/cause"
+"""Run tag that says why a run exists. One that a person launched has none: it has Dagster's own tags of a
+backfill, with its title, or none at all."""
+
 ACCELERATED_DAYS: Final = 60
 """How far ahead of today an accelerated simulation's days have partitions."""
+
+MOST_TRADES: Final = 2_000_000
+"""Trades of a batch of product-days: what is read, checked and committed together."""
+
+MOST_DAYS: Final = 250
+"""Product-days of a batch."""
 
 _EARLIEST_YEAR: Final = 2015
 

@@ -14,7 +14,7 @@ from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import seals
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import CANDLE_CHECKS, check_specs, evaluate, scopes
-from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
 from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import (
     PartitionEvent,
@@ -22,19 +22,14 @@ from lakehouse_assets.partition_results import (
     reported,
     together_or_each,
 )
-from lakehouse_assets.partitions import batches, parsed
+from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
+from lakehouse_assets.plots import candles_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.engines.flink.errors import FlinkUnavailableError, JobFailedError, StatementError
-from streaming.engines.rebuilding import RebuildDays, Rebuilt
+from streaming.engines.rebuilding import Rebuilt
 
 FLINK_RETRIES = 5
 FIRST_WAIT_SECONDS = 15
-
-MOST_TRADES = 2_000_000
-"""Trades of a batch: what is read, checked and committed together, while the live writer waits a second."""
-
-MOST_DAYS = 250
-"""Days of a batch."""
 
 FAILURES_OF_A_DAY = (
     OSError,
@@ -66,6 +61,7 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
         metadata=table_metadata(CANDLES_1M, home),
         check_specs=check_specs(CANDLE_CHECKS, CANDLES_1M.name, partitions),
         automation_condition=CARRY_CHANGES,
+        freshness_policy=DAILY,
         # One run a product: its days are rebuilt, committed and checked many at once.
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool="candles_1m_writer",
@@ -78,12 +74,11 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
         failures: dict[str, Exception] = {}
         with lakehouse.iceberg() as store, lakehouse.paimon() as candles:
             sizes = {(str(stats.product), stats.day): stats.rows for stats in store.partitions(TRADES)}
-            rebuild = lakehouse.rebuilder(store, candles)
             for batch in batches(context.partition_keys, sizes, MOST_TRADES, MOST_DAYS):
                 try:
                     done, failed = together_or_each(
                         batch,
-                        lambda keys: _rebuilt(keys, lakehouse, duckdb, store, candles, rebuild),
+                        lambda keys: _rebuilt(keys, lakehouse, duckdb, store, candles),
                         FAILURES_OF_A_DAY,
                     )
                 except FlinkUnavailableError as error:
@@ -109,14 +104,13 @@ def _rebuilt(
     duckdb: LakehouseDuckDB,
     store: IcebergStore,
     candles: PaimonStore,
-    rebuild: RebuildDays,
 ) -> dict[str, PartitionResult]:
     """Rebuild the sealed ones of one product's days, ascending, and check them all."""
     wanted = {key: parsed(key) for key in keys}
     product = parsed(keys[0])[0]
     sealed = seals(store).keys() & set(wanted.values())
     snapshot_id = store.snapshot_id(TRADES)
-    rebuilt = rebuild(product, sorted(day for _, day in sealed), snapshot_id)
+    rebuilt = lakehouse.rebuilder(store, candles)(product, sorted(day for _, day in sealed), snapshot_id)
     rows = candles.scan(
         CANDLES_1M,
         product=product,
@@ -140,5 +134,7 @@ def _rebuilt(
         }
         if was.job_id is not None:
             metadata["flink_job_id"] = was.job_id
+        if key == keys[-1]:
+            metadata["plot"] = candles_plot(key, candles.scan(CANDLES_1M, product=product, day=day))
         results[key] = PartitionResult(metadata, checked[product, day])
     return results

@@ -1,13 +1,14 @@
-"""How a change goes downstream: a product-day of `trades` that changed has its candles rebuilt."""
+"""How a change goes downstream: what is made of a product-day that changed is made again."""
 
 import dagster as dg
 
 from lakehouse_assets.market.description import GROUP
 from lakehouse_assets.operations.stream_topics import PREFIX as STREAM
+from lakehouse_assets.partitions import CAUSE
 
 # `eager` looks at the latest day only, but days are sealed, and sealed again, whenever they are due. And it
 # would go on from a partition whose blocking checks failed in an earlier run. The stream's topics have no
-# partitions: a topic that moves would be a change of every day.
+# partitions: one that moves would be a change of every day.
 CARRY_CHANGES = (
     (
         dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
@@ -25,5 +26,9 @@ def carrying_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.groups(GROUP),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Rebuilds the candles of each product-day whose trades changed and passed their checks.",
+        run_tags={CAUSE: "an upstream partition changed"},
+        description=(
+            "Makes again what is made of each product-day that changed and passed its checks: candles from "
+            "trades, hours, days and metrics from candles, liquidity from quotes."
+        ),
     )

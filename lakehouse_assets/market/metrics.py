@@ -130,7 +130,7 @@ _FIGURES_DIFFER: Final = f"""
         CROSS JOIN (VALUES (30), (90)) AS sizes(size)
         JOIN returns AS past ON past.product = one.product
             AND past.day BETWEEN one.day - CAST(size AS INTEGER) + 1 AND one.day
-        GROUP BY ALL
+        GROUP BY one.product, one.day, size
     ), expected AS (
         SELECT one.product, one.day, one.exact_close, one.volume, one.quote_volume,
             one.simple_return, one.log_return,

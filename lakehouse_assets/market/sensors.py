@@ -12,7 +12,7 @@ import dagster as dg
 import msgspec
 
 from lakehouse.market.time import SECOND_US, now_us
-from lakehouse_assets.partitions import product_day_key
+from lakehouse_assets.partitions import CAUSE, product_day_key
 from lakehouse_assets.resources import Lakehouse
 from streaming.sealing.due import Due, due_days
 
@@ -108,7 +108,7 @@ def seal_sensor(trades: dg.AssetsDefinition, looked_at: Sequence[dg.AssetsDefini
                     run_key=f"{key}:{item.cause}:{entry.attempt}",
                     partition_key=key,
                     asset_selection=[trades.key, *(asset.key for asset in looked_at)],
-                    tags={"lakehouse/cause": item.cause},
+                    tags={CAUSE: item.cause},
                 )
                 for key, item, entry in wanted
             ],

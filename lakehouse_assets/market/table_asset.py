@@ -14,11 +14,11 @@ from typing import Any, Final
 import dagster as dg
 import duckdb as duckdb_library
 
-from lakehouse.candles.wide import SumTooLargeError
 from lakehouse.home import Home
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import Table
+from lakehouse_assets.market.candles import FAILURES_OF_A_DAY, FIRST_WAIT_SECONDS, FLINK_RETRIES
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import Check, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, column_lineage, table_metadata
@@ -29,29 +29,13 @@ from lakehouse_assets.partition_results import (
     reported,
     together_or_each,
 )
-from lakehouse_assets.partitions import batches, parsed
+from lakehouse_assets.partitions import MOST_DAYS, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
-from streaming.engines.flink.errors import FlinkUnavailableError, JobFailedError, StatementError
+from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.rebuilding import RebuildDays
-
-FLINK_RETRIES = 5
-FIRST_WAIT_SECONDS = 15
-
-MOST_DAYS: Final = 250
-"""Days of a batch."""
 
 MOST_ROWS: Final = 5_000_000
 """Rows of what a batch reads."""
-
-_OF_ONE_DAY = (
-    OSError,
-    ValueError,
-    SumTooLargeError,
-    StatementError,
-    JobFailedError,
-    duckdb_library.Error,
-)
-"""What may be wrong with one day's files or values, and stop no other day."""
 
 Metadata = dict[str, Any]
 
@@ -145,7 +129,7 @@ def table_asset(
 
             for batch in batches(context.partition_keys, sizes, MOST_ROWS, MOST_DAYS):
                 try:
-                    done, failed = together_or_each(batch, work, _OF_ONE_DAY)
+                    done, failed = together_or_each(batch, work, FAILURES_OF_A_DAY)
                 except FlinkUnavailableError as error:
                     wait = FIRST_WAIT_SECONDS * 2**context.retry_number
                     context.log.warning(f"{error}. Next attempt in {wait} s")

@@ -1,26 +1,38 @@
-"""The asset `trades`: a product's day in the archive. Materializing it seals the day."""
+"""The asset `trades`: product-days in the archive. Materializing one seals the day."""
 
 import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import dagster as dg
+import duckdb as duckdb_library
 
 from lakehouse.home import Home
 from lakehouse.market.time import to_iso
-from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
+from lakehouse.stores.iceberg_catalog import CatalogError
+from lakehouse.stores.iceberg_commit import CommitConflictError, FilesReplacedError
 from lakehouse.stores.schemas import TRADES
 from lakehouse_assets.market.checks import TRADE_CHECKS, check_specs, evaluate, scopes
-from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
 from lakehouse_assets.operations.stream_topics import topic_key
-from lakehouse_assets.partitions import parsed
+from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported, together_or_each
+from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.exchanges.contract import RestError
-from streaming.sealing.day import SealedDay, seal_day
+from streaming.sealing.day import Origin, SealedDay, seal_day
 from streaming.sealing.due import day_end_us, event_clock_us
+from streaming.sealing.spool import Spool
 
 REST_RETRIES = 5
 FIRST_WAIT_SECONDS = 15
 PROGRESS_STEPS = 20
+
+RETRIED = (RestError, CatalogError, CommitConflictError, FilesReplacedError)
+"""What passes by itself: an exchange or a catalog that is away, another program that commits."""
+
+FAILURES_OF_A_DAY = (OSError, ValueError, IcebergStoreError, duckdb_library.Error)
+"""What may be wrong with one day's files or values, and stop no other day."""
 
 
 def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -42,61 +54,126 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
         tags={"layer": "archive", "namespace": home.namespace},
         metadata=table_metadata(TRADES, home),
         check_specs=check_specs(TRADE_CHECKS, TRADES.name, partitions),
-        # One run a day: an exchange's day takes minutes to fetch, its checks belong to it alone, and one that
-        # fails is tried again without the others.
-        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+        # One run a product. A day that has to be fetched takes minutes, but what is done stays, and a run
+        # that is started again goes on from there: a run for each day would gain nothing and cost its start.
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=DAILY,
         pool="trades_writer",
         code_version="1",
     )
     def trades(
         context: dg.AssetExecutionContext, lakehouse: Lakehouse, duckdb: LakehouseDuckDB
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        product, day = parsed(context.partition_key)
+    ) -> Iterator[PartitionEvent]:
+        results: dict[str, PartitionResult] = {}
         with lakehouse.iceberg() as store:
             try:
-                sealed = asyncio.run(_sealed(context, lakehouse, store, product, day))
-            except RestError as error:
+                sealed, failures = asyncio.run(_seal_all(context, lakehouse, store))
+            except RETRIED as error:
                 wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                context.log.warning(f"{error}. Nothing was changed; next attempt in {wait} s")
+                context.log.warning(f"{error}. What was sealed and fetched is kept; next attempt in {wait} s")
                 raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
-            metadata = _live_metadata(store, product, day) if sealed is None else _metadata(sealed)
-            metadata["dagster/row_count"] = sum(stats.rows for stats in store.partitions(TRADES))
-            scope = scopes(store, [(product, day)], lakehouse.lateness_minutes)
-        with duckdb.get_connection() as connection:
-            return dg.MaterializeResult(
-                metadata=metadata, check_results=evaluate(TRADE_CHECKS, connection, scope)[product, day]
-            )
+            sizes = {(str(stats.product), stats.day): stats.rows for stats in store.partitions(TRADES)}
+            for batch in batches(sealed, sizes, MOST_TRADES, MOST_DAYS):
+                done, failed = together_or_each(
+                    batch,
+                    lambda keys: _checked(keys, sealed, sizes, lakehouse, duckdb, store),
+                    FAILURES_OF_A_DAY,
+                )
+                results |= done
+                failures |= failed
+        yield from reported(context, results, failures)
 
     return trades
 
 
+async def _seal_all(
+    context: dg.AssetExecutionContext, lakehouse: Lakehouse, store: IcebergStore
+) -> tuple[dict[str, SealedDay | None], dict[str, Exception]]:
+    """Seal the run's days, oldest first; None for a day that isn't over. What one can't be stops no other.
+
+    Raises:
+        RETRIED: there are attempts left.
+    """
+    sealed: dict[str, SealedDay | None] = {}
+    failures: dict[str, Exception] = {}
+    clocks: dict[str, int] = {}
+    async with lakehouse.origin() as origin:
+        for key in sorted(context.partition_keys):
+            product, day = parsed(key)
+            try:
+                if product not in clocks:
+                    clocks[product] = await event_clock_us(store, origin, product)
+                sealed[key] = await _sealed(context, lakehouse, store, origin, product, day, clocks[product])
+            except RETRIED as error:
+                if context.retry_number < REST_RETRIES:
+                    raise
+                failures[key] = error
+            except FAILURES_OF_A_DAY as error:
+                failures[key] = error
+            if key in failures:
+                context.log.error(f"{product} on {day} could not be sealed: {failures[key]}")
+    return sealed, failures
+
+
 async def _sealed(
-    context: dg.AssetExecutionContext, lakehouse: Lakehouse, store: IcebergStore, product: str, day: date
+    context: dg.AssetExecutionContext,
+    lakehouse: Lakehouse,
+    store: IcebergStore,
+    origin: Origin | None,
+    product: str,
+    day: date,
+    clock_us: int,
 ) -> SealedDay | None:
     """Seal the day; None where it isn't over."""
-    async with lakehouse.origin() as origin:
-        clock_us = await event_clock_us(store, origin, product)
-        end_us = day_end_us(day, lakehouse.lateness_minutes)
-        if clock_us < end_us:
-            context.log.warning(
-                f"{product} on {day} isn't over: event time has come to {to_iso(clock_us)}, and it can be "
-                f"sealed from {to_iso(end_us)} on (midnight plus LAKEHOUSE_LATENESS_MINUTES). Nothing was "
-                "changed; the stream goes on filling the day, and the sensor seals it when it is over"
-            )
-            return None
-        told = 0
+    end_us = day_end_us(day, lakehouse.lateness_minutes)
+    if clock_us < end_us:
+        context.log.warning(
+            f"{product} on {day} isn't over: event time has come to {to_iso(clock_us)}, and it can be "
+            f"sealed from {to_iso(end_us)} on (midnight plus LAKEHOUSE_LATENESS_MINUTES). Nothing was "
+            "changed; the stream goes on filling the day, and the sensor seals it when it is over"
+        )
+        return None
+    told = 0
 
-        def progress(asked: int, total: int) -> None:
-            nonlocal told
-            step = asked * PROGRESS_STEPS // max(total, 1)
-            if step > told:
-                told = step
-                context.log.info(f"{asked:,} of {total:,} missing trades asked for")
+    def progress(asked: int, total: int) -> None:
+        nonlocal told
+        step = asked * PROGRESS_STEPS // max(total, 1)
+        if step > told:
+            told = step
+            context.log.info(f"{product} on {day}: {asked:,} of {total:,} missing trades asked for")
 
-        return await seal_day(store, origin, product, day, progress)
+    spool = Spool.of(lakehouse.home, origin.exchange, product, day) if origin else None
+    return await seal_day(store, origin, product, day, progress, spool)
 
 
-def _metadata(sealed: SealedDay) -> dict[str, dg.MetadataValue | int | str | bool]:
+def _checked(
+    keys: Sequence[str],
+    sealed: Mapping[str, SealedDay | None],
+    sizes: Mapping[tuple[str, date], int],
+    lakehouse: Lakehouse,
+    duckdb: LakehouseDuckDB,
+    store: IcebergStore,
+) -> dict[str, PartitionResult]:
+    """Check days as they are in the archive now, and say what was done to them."""
+    scope = scopes(store, [parsed(key) for key in keys], lakehouse.lateness_minutes)
+    with duckdb.get_connection() as connection:
+        checked = evaluate(TRADE_CHECKS, connection, scope)
+    results = {}
+    for key in keys:
+        product, day = parsed(key)
+        done = sealed[key]
+        if done is not None:
+            metadata = _metadata(done)
+        else:
+            rows = sizes.get((product, day), 0)
+            metadata = {"sealed": False, "dagster/partition_row_count": rows}
+            metadata["snapshot_id"] = str(store.snapshot_id(TRADES))
+        metadata["dagster/row_count"] = sum(sizes.values())
+        results[key] = PartitionResult(metadata, checked[product, day])
+    return results
+
+
+def _metadata(sealed: SealedDay) -> dict[str, int | str | bool]:
     record = sealed.record
     ranges = ", ".join(f"{first}-{last}" for first, last in sealed.unfillable[:20])
     return {
@@ -114,15 +191,4 @@ def _metadata(sealed: SealedDay) -> dict[str, dg.MetadataValue | int | str | boo
         "unfillable_ids": ranges or "none",
         "refused_records": sealed.refused,
         "changed": sealed.committed,
-    }
-
-
-def _live_metadata(
-    store: IcebergStore, product: str, day: date
-) -> dict[str, dg.MetadataValue | int | str | bool]:
-    here = [s for s in store.partitions(TRADES) if (s.product, s.day) == (product, day)]
-    return {
-        "sealed": False,
-        "dagster/partition_row_count": sum(stats.rows for stats in here),
-        "snapshot_id": str(store.snapshot_id(TRADES)),
     }

@@ -22,7 +22,7 @@ from lakehouse.stores.seals import SealRecord, seals
 from lakehouse_assets.market.sensors import Asked, to_ask
 from lakehouse_assets.operations.alerts import Alert, Alerts
 from lakehouse_assets.operations.cursor import decoded, encoded
-from lakehouse_assets.partitions import product_day_key
+from lakehouse_assets.partitions import CAUSE, product_day_key
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.sealing.due import Due, day_end_us, newest_event_us
 
@@ -144,7 +144,7 @@ def open_gaps_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
                     run_key=f"{key}:{item.cause}:{entry.attempt}",
                     partition_key=key,
                     asset_selection=[trades.key],
-                    tags={"lakehouse/cause": item.cause},
+                    tags={CAUSE: item.cause},
                 )
                 for key, item, entry in wanted
             ],

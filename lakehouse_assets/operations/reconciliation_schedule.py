@@ -16,7 +16,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from lakehouse.market.time import DAY_US, from_datetime
 from lakehouse.stores.schemas import RECONCILIATION
 from lakehouse.stores.seals import SealRecord, seals
-from lakehouse_assets.partitions import product_day_key
+from lakehouse_assets.partitions import CAUSE, product_day_key
 from lakehouse_assets.resources import Lakehouse
 
 NEWEST_DAYS: Final = 7
@@ -108,7 +108,7 @@ def reconciliation_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDef
                 tags={
                     "dagster/asset_partition_range_start": product_day_key(product, first),
                     "dagster/asset_partition_range_end": product_day_key(product, last),
-                    "lakehouse/cause": "nightly reconciliation",
+                    CAUSE: "nightly reconciliation",
                 },
             )
             for product, first, last in spans

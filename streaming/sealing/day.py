@@ -1,15 +1,17 @@
 """Sealing one product's day: complete it, sort it into one file, and record what it holds.
 
-What is fetched over REST is fetched outside the table's lock; then, under it, the partition is read again,
-completed and replaced in one snapshot. Sealing a sealed day commits nothing.
+What is fetched over REST is fetched outside the table's lock and spooled; then, under it, the partition is
+read again, completed and replaced in one snapshot. Sealing a sealed day commits nothing.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
@@ -28,7 +30,8 @@ from streaming.exchanges.contract import Rest
 from streaming.sealing.fetch import Answer, Progress, fetch, first_id_from
 from streaming.sealing.gap_rows import gap_rows, news
 from streaming.sealing.plan import DayEdges, missing_ranges
-from streaming.sealing.rows import NO_OFFSET, backfilled_rows, of_day
+from streaming.sealing.rows import FETCHED, NO_OFFSET, backfilled_rows, of_day
+from streaming.sealing.spool import Spool
 
 log = structlog.get_logger()
 
@@ -68,6 +71,7 @@ async def seal_day(
     product: str,
     day: date,
     progress: Progress = lambda asked, total: None,
+    spool: Spool | None = None,
 ) -> SealedDay:
     """Seal a product's day that is over.
 
@@ -78,12 +82,19 @@ async def seal_day(
         product: whose day.
         day: UTC day. That it is over is for the caller to know (`streaming.sealing.due`).
         progress: told how much of what is missing has been asked for.
+        spool: where what is fetched is kept until the day is sealed, so that sealing it again goes on from
+            there; nowhere where None.
 
     Raises:
-        RestError: the exchange can't be asked; nothing was changed.
+        RestError: the exchange can't be asked; the tables are as before.
     """
     edges = await _edges(store, origin, product, day)
-    missing = missing_ranges(_known(store, product, edges), edges)
+    known = _known(store, product, edges)
+    spooled = spool.trades() if spool else np.zeros(0, dtype=FETCHED)
+    if len(spooled):
+        log.info("fetched before", product=product, day=day.isoformat(), trades=len(spooled))
+        known.add_new(spooled["trade_id"])
+    missing = missing_ranges(known, edges)
     answer = Answer()
     if origin is not None and missing:
         log.info(
@@ -92,7 +103,8 @@ async def seal_day(
             day=day.isoformat(),
             trades=sum(last - first + 1 for first, last in missing),
         )
-        answer = await fetch(origin.rest, product, missing, progress)
+        answer = await fetch(origin.rest, product, missing, progress, spool.keep if spool else _kept_nowhere)
+    answer.pages.append(spooled)
     sealed_us = now_us()
     if origin is not None:
         _quarantine(store, answer, origin.exchange, product, day, sealed_us)
@@ -118,6 +130,9 @@ async def seal_day(
             sealed_us=sealed_us,
         )
         record, snapshot_id, committed = _commit(store, product, day, rows, record, files, repeated)
+    if spool is not None and spool.is_used:
+        os.sync()  # none of the table formats does it for its files
+        spool.clear()
     lost = TradeIds(missing_ranges(_known(store, product, edges), edges))
     filled = _record_gaps(store, origin, product, day, rows, lost, sealed_us)
     log.info(
@@ -129,6 +144,10 @@ async def seal_day(
         unfillable=len(lost),
     )
     return SealedDay(record, snapshot_id, len(fetched), filled, list(lost), len(answer.refused), committed)
+
+
+def _kept_nowhere(trades: npt.NDArray[np.void]) -> None:
+    """Keep nothing."""
 
 
 async def _edges(store: IcebergStore, origin: Origin | None, product: str, day: date) -> DayEdges:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lakehouse.market.quarantine import RefusedError
 from lakehouse.market.time import day_start_us
 from lakehouse.market.trade_ids import TradeIds
-from streaming.exchanges.contract import Rest
+from streaming.exchanges.contract import Rest, RestError
 from streaming.sealing.plan import Range, requests
 from streaming.sealing.rows import FETCHED, as_array
 
@@ -20,6 +20,12 @@ PAGE: Final = 1000
 
 Progress = Callable[[int, int], None]
 """Told how many of how many missing trades have been asked for, after each page."""
+
+KEPT_PAGES: Final = 20
+"""Pages that a process which is killed may have to ask for again: two seconds of Coinbase's limit."""
+
+Keep = Callable[[npt.NDArray[np.void]], None]
+"""Given fetched trades (`FETCHED`) to make durable."""
 
 
 @dataclass
@@ -51,10 +57,19 @@ async def first_id_from(rest: Rest, product: str, day: date) -> int:
     return (await rest.trade_id_before(product, day_start_us(day)) or 0) + 1
 
 
-async def fetch(rest: Rest, product: str, missing: Sequence[Range], progress: Progress) -> Answer:
+async def fetch(
+    rest: Rest, product: str, missing: Sequence[Range], progress: Progress, keep: Keep = lambda trades: None
+) -> Answer:
     """Return what the exchange has of ranges of ids.
 
     Trades between near ranges, which came along, are taken out.
+
+    Args:
+        rest: the exchange.
+        product: whose trades.
+        missing: the ids to ask for.
+        progress: told after each page.
+        keep: given the trades of every `KEPT_PAGES` pages, and those of the last ones when asking fails.
 
     Raises:
         RestError: the exchange can't be asked.
@@ -62,14 +77,23 @@ async def fetch(rest: Rest, product: str, missing: Sequence[Range], progress: Pr
     wanted = TradeIds(missing)
     answer = Answer()
     total = len(wanted)
-    for first, last in requests(missing, PAGE):
-        async for page in rest.trades(product, first_id=first, before_id=last + 1):
-            answer.refused.extend(page.refused)
-            trades = as_array(page.trades)
-            answer.pages.append(trades[wanted.contains(trades["trade_id"])])
-            # Newest first: everything from the page's end to the range's end has been asked for.
-            asked_from = max(first, page.older or first)
-            progress(_asked(missing, first, asked_from, last), total)
+    kept = 0
+    try:
+        for first, last in requests(missing, PAGE):
+            async for page in rest.trades(product, first_id=first, before_id=last + 1):
+                answer.refused.extend(page.refused)
+                trades = as_array(page.trades)
+                answer.pages.append(trades[wanted.contains(trades["trade_id"])])
+                if len(answer.pages) - kept == KEPT_PAGES:
+                    keep(np.concatenate(answer.pages[kept:]))
+                    kept = len(answer.pages)
+                # Newest first: everything from the page's end to the range's end has been asked for.
+                asked_from = max(first, page.older or first)
+                progress(_asked(missing, first, asked_from, last), total)
+    except RestError:
+        if answer.pages[kept:]:
+            keep(np.concatenate(answer.pages[kept:]))
+        raise
     return answer
 
 

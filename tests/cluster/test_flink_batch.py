@@ -16,9 +16,10 @@ from lakehouse.market.product import InvalidProductError
 from lakehouse.market.time import DAY_US, HOUR_US
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TRADES
 from lakehouse.stores.seals import known_edges
-from streaming.engines.flink.batch import EdgesError, compact, rebuild_day, roll_up_day
+from streaming.engines.flink.batch import EdgesError, compact, rebuild_day
 from streaming.engines.flink.errors import StatementError
 from streaming.engines.flink.job_manager import JobProgress
+from streaming.engines.rebuilding import rebuilder
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -127,7 +128,10 @@ def test_hours_and_days_are_rolled_up_as_python_rolls_them_up(world: FlinkWorld)
     rebuilt(world, product, DAY, [2_004])
     minutes = world.paimon.scan(CANDLES_1M, product=product, day=DAY)
     for table, width_us in ((CANDLES_1H, HOUR_US), (CANDLES_1D, DAY_US)):
-        roll_up_day(world.flink, table, product, DAY)
+        roll_up = rebuilder(world.settings, world.home, world.iceberg, world.paimon, table)
+        was = roll_up(product, [DAY], None)[DAY]
+        assert was.changed
+        assert was.job_id is not None
         found = sorted_candles(world.paimon.scan(table, product=product, day=DAY))
         assert found.equals(sorted_candles(rolled_up(minutes, width_us)))
         assert found.num_rows > 0

@@ -74,7 +74,7 @@ def test_a_day_is_asked_for_once_the_stream_has_passed_its_end_by_the_horizon(
     result = tick()
     assert keys(result) == [KEY]
     (request,) = result.run_requests or []
-    assert request.asset_selection == [dg.AssetKey("trades")]
+    assert request.asset_selection == [dg.AssetKey(name) for name in ("trades", "quotes", "book")]
 
 
 def test_a_second_tick_asks_for_nothing_more(tick: Tick, tables: Lakehouse) -> None:

@@ -99,6 +99,29 @@ def test_replace_can_shrink_a_candle_and_leaves_other_partitions_alone(home: Hom
         assert store.scan(CANDLES_1M)["product"].to_pylist() == ["ETH-USD"]
 
 
+def test_days_are_replaced_in_one_snapshot_and_those_without_rows_emptied(home: Home) -> None:
+    days = [DAY + timedelta(days=number) for number in range(4)]
+    before = {day: make_candles([1, 2, 3], day=day) for day in days}
+    other = make_candles([1], product="ETH-USD", day=days[0])
+    after = make_candles([2], day=days[0], count=1), make_candles([5, 6], day=days[1])
+    with PaimonStore.open(home) as store:
+        for rows in (*before.values(), other):
+            store.upsert(CANDLES_1M, rows)
+        first = store.replace_days(CANDLES_1M, "BTC-USD", days[:2], pa.concat_tables(after))
+        assert first == len(before) + 2
+        for day, rows in zip(days, (*after, before[days[2]], before[days[3]]), strict=True):
+            assert in_order(store.scan(CANDLES_1M, product="BTC-USD", day=day)).equals(in_order(rows))
+        store.replace_days(CANDLES_1M, "BTC-USD", days[1:3], make_candles([7], day=days[2]))
+        rows_left = [store.scan(CANDLES_1M, product="BTC-USD", day=day).num_rows for day in days]
+        assert rows_left == [1, 0, 1, 3]
+        assert store.scan(CANDLES_1M, product="ETH-USD").num_rows == 1
+        snapshot = store.snapshot_id(CANDLES_1M)
+        for wrong in (other, before[days[3]]):
+            with pytest.raises(RowsMismatchError):
+                store.replace_days(CANDLES_1M, "BTC-USD", days[:2], wrong)
+        assert store.snapshot_id(CANDLES_1M) == snapshot
+
+
 def test_properties_move_with_the_rows_and_outlive_every_commit(home: Home) -> None:
     with PaimonStore.open(home) as store:
         assert store.properties(CANDLES_1M) == {}

@@ -95,6 +95,11 @@ class Home:
         return self.folder / "locks"
 
     @property
+    def alerts(self) -> Path:
+        """One file for each alert that was raised lately."""
+        return self.folder / "alerts"
+
+    @property
     def run(self) -> Path:
         """Process state: the supervisor's configuration and socket, the workers' metrics addresses."""
         return self.root / "run"

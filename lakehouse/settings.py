@@ -135,6 +135,17 @@ class Settings(BaseSettings):
     watchdog_seconds: float = Field(
         10.0, gt=0, description="Silence on the socket after which the feed connects anew."
     )
+    alert_webhook_url: SecretStr | None = Field(
+        None,
+        description="Address that alerts are posted to as JSON (docs/operations.md). Empty: they are only "
+        "logged.",
+    )
+    alert_gap_minutes: int = Field(
+        30, ge=1, le=10_080, description="How long trades may be missing before an alert and another fetch."
+    )
+    alert_refused_inputs: int = Field(
+        100, ge=1, le=10**9, description="Inputs refused on one day after each of which an alert is sent."
+    )
     metrics_port: int = Field(
         9320, ge=0, le=65000, description="First port of the workers' metrics; each takes the next (0: any)."
     )
@@ -160,6 +171,14 @@ class Settings(BaseSettings):
         if len(set(checked)) != len(checked):
             raise ValueError("a product is listed twice")
         return checked
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        # Nothing of it in the message: its path is the token.
+        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("it takes an address that starts with https:// or http://")
+        return value
 
     @field_validator("feed")
     @classmethod

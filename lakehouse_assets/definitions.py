@@ -18,6 +18,14 @@ from lakehouse_assets.market.metrics import metrics_asset
 from lakehouse_assets.market.rollups import rollup_assets
 from lakehouse_assets.market.sensors import seal_sensor
 from lakehouse_assets.market.trades import trades_asset
+from lakehouse_assets.operations.alerts import send_alerts_sensor
+from lakehouse_assets.operations.dead_workers import dead_workers_sensor
+from lakehouse_assets.operations.failed_runs import failed_runs_sensor
+from lakehouse_assets.operations.open_gaps import open_gaps_sensor
+from lakehouse_assets.operations.reconciliation import reconciliation_asset
+from lakehouse_assets.operations.reconciliation_schedule import reconcile_days_job, reconciliation_schedule
+from lakehouse_assets.operations.refused_inputs import refused_inputs_sensor
+from lakehouse_assets.operations.stream_topics import topic_assets, watermark_sensor
 from lakehouse_assets.partitions import product_days, with_last_run
 from lakehouse_assets.resources import build_resources
 
@@ -46,11 +54,23 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             metrics_asset(partitions, home),
             liquidity_asset(partitions, home),
             health_asset(partitions, home),
+            reconciliation_asset(partitions, home),
         ]
+    reconcile_days = reconcile_days_job(partitions)
     return dg.Definitions(
-        assets=[trades, *looked_at, *made],
-        jobs=[seal_days_job(partitions)],
-        sensors=[seal_sensor(trades, looked_at), carrying_sensor()],
+        assets=[*topic_assets(home, settings), trades, *looked_at, *made],
+        jobs=[seal_days_job(partitions), reconcile_days],
+        schedules=[reconciliation_schedule(reconcile_days)],
+        sensors=[
+            seal_sensor(trades, looked_at),
+            carrying_sensor(),
+            watermark_sensor(),
+            open_gaps_sensor(trades),
+            refused_inputs_sensor(),
+            failed_runs_sensor(),
+            dead_workers_sensor(),
+            send_alerts_sensor(),
+        ],
         # A run's steps follow each other: a process for each would only cost its start and its memory.
         executor=dg.in_process_executor,
         resources=build_resources(settings) | dict(resource_overrides or {}),

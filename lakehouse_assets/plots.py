@@ -85,6 +85,32 @@ def metrics_plot(product: str, rows: pa.Table) -> dg.MetadataValue[Any]:
     return png(draw)
 
 
+def breaks_plot(product: str, rows: pa.Table) -> dg.MetadataValue[Any]:
+    """Return a product's breaks by class, of the newest 30 days that have any.
+
+    Args:
+        product: whose.
+        rows: rows of `reconciliation`, in any order.
+    """
+    counts = rows.group_by(["day", "kind"]).aggregate([("expected", "count")]).to_pylist()
+    days = sorted({row["day"] for row in counts})[-30:]
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        below = dict.fromkeys(days, 0)
+        for kind in sorted({row["kind"] for row in counts}):
+            of_kind = {row["day"]: row["expected_count"] for row in counts if row["kind"] == kind}
+            heights = [of_kind.get(day, 0) for day in days]
+            axes.bar([f"{day:%m-%d}" for day in days], heights, bottom=list(below.values()), label=kind)
+            below = {day: below[day] + of_kind.get(day, 0) for day in days}
+        axes.set_title(f"{product}: breaks by day" if days else f"{product}: no breaks", fontsize=9)
+        if days:
+            axes.legend(fontsize=7)
+        _small(figure)
+
+    return png(draw)
+
+
 def _small(figure: "Figure") -> None:
     for axes in figure.axes:
         axes.tick_params(labelsize=7)

@@ -6,7 +6,7 @@ meanwhile; readers need no lock and see one snapshot. `iceberg_catalog` says whe
 keeps the tables small.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
@@ -59,7 +59,7 @@ from lakehouse.stores.iceberg_maintenance import (
 from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
-from lakehouse.stores.schemas import Table
+from lakehouse.stores.schemas import TABLES, Table
 
 __all__ = [
     "ForeignCommitError",
@@ -93,8 +93,12 @@ class IcebergStore:
         self._manifests = Manifests()
 
     @classmethod
-    def open(cls, home: Home) -> Self:
+    def open(cls, home: Home, tables: Iterable[Table] = TABLES.values()) -> Self:
         """Open the catalog; create it and the tables where they are absent.
+
+        Args:
+            home: whose tables.
+            tables: the only ones that will be asked for; the others may have any columns.
 
         Raises:
             CatalogError: the catalog can't be reached or is not this home's.
@@ -104,7 +108,7 @@ class IcebergStore:
         with held(home.locks, "iceberg-catalog"):
             catalog = open_catalog(home)
             try:
-                return cls(catalog, home, created_tables(catalog, home))
+                return cls(catalog, home, created_tables(catalog, home, tables))
             except BaseException:
                 catalog.close()
                 raise

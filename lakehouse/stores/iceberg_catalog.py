@@ -4,7 +4,7 @@ In PostgreSQL it is shared with Flink, whose `JdbcCatalog` reads and writes the 
 namespace's: the two programs find each other's tables only under the same name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +102,10 @@ def open_catalog(home: Home) -> SqlCatalog:
     return catalog
 
 
-def created_tables(catalog: SqlCatalog, home: Home) -> dict[str, PyIcebergTable]:
-    """Return the Iceberg tables by name; they are created where they are absent.
+def created_tables(
+    catalog: SqlCatalog, home: Home, tables: Iterable[Table] = TABLES.values()
+) -> dict[str, PyIcebergTable]:
+    """Return those of the tables that are Iceberg's by name; they are created where they are absent.
 
     Raises:
         CatalogError: the catalog doesn't answer.
@@ -111,11 +113,7 @@ def created_tables(catalog: SqlCatalog, home: Home) -> dict[str, PyIcebergTable]
     """
     with answering(home):
         catalog.create_namespace_if_not_exists(home.namespace)
-        return {
-            table.name: _created(catalog, home, table)
-            for table in TABLES.values()
-            if table.store == "iceberg"
-        }
+        return {table.name: _created(catalog, home, table) for table in tables if table.store == "iceberg"}
 
 
 def _created(catalog: SqlCatalog, home: Home, table: Table) -> PyIcebergTable:

@@ -357,10 +357,39 @@ EXCHANGE_HEALTH: Final = Table(
     ("product",),
 )
 
+RECONCILIATION: Final = Table(
+    "reconciliation",
+    "iceberg",
+    "Where two accounts of a sealed product-day disagree: a row for each break, none where they agree.",
+    pa.schema(
+        [
+            _PRODUCT,
+            _DAY,
+            _column("comparison", pa.string(), "Which two accounts were compared, such as archive_candles."),
+            _column("kind", pa.string(), "MISSING, DUPLICATE, VALUE_DRIFT or SCHEMA_DRIFT."),
+            _column("table_name", pa.string(), "The table that lacks the row, has it twice, or drifted."),
+            _column("row_key", pa.string(), "Trade ids, or the start of a candle; empty for a whole table."),
+            _column("column_name", pa.string(), "The column that drifted; empty where it is a whole row."),
+            _column("expected", pa.string(), "What the account that came first says."),
+            _column("found", pa.string(), "What is in its place."),
+            _column(
+                "amount",
+                QUOTE_VOLUME,
+                "found - expected, in rows for MISSING and DUPLICATE; empty where it is no number.",
+                optional=True,
+            ),
+            _column("recorded_at", TIME, "When this break was first found."),
+        ]
+    ),
+    ("product", "day", "comparison", "kind", "table_name", "row_key", "column_name"),
+    ("product",),
+)
+
 TABLES: Final = {
     table.name: table
     for table in (
         *(TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE),
         *(CANDLES_1M, CANDLES_1H, CANDLES_1D, METRICS_DAILY, LIQUIDITY, EXCHANGE_HEALTH),
+        RECONCILIATION,
     )
 }

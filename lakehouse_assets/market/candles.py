@@ -15,6 +15,7 @@ from lakehouse.stores.seals import seals
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import CANDLE_CHECKS, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
+from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import (
     PartitionEvent,
     PartitionResult,
@@ -46,7 +47,7 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
 
     @dg.asset(
         name=CANDLES_1M.name,
-        deps=[TRADES.name],
+        deps=[TRADES.name, topic_key(TRADES.name)],
         partitions_def=partitions,
         description=(
             f"{CANDLES_1M.description} The stream keeps the day that goes on. Materializing a sealed day "

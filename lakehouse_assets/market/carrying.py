@@ -3,14 +3,20 @@
 import dagster as dg
 
 from lakehouse_assets.market.description import GROUP
+from lakehouse_assets.operations.stream_topics import PREFIX as STREAM
 from lakehouse_assets.partitions import CAUSE
 
 # `eager` looks at the latest day only, but days are sealed, and sealed again, whenever they are due. And it
-# would go on from a partition whose blocking checks failed in an earlier run.
+# would go on from a partition whose blocking checks failed in an earlier run. The stream's topics have no
+# partitions: one that moves would be a change of every day.
 CARRY_CHANGES = (
-    dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
-    & dg.AutomationCondition.all_deps_blocking_checks_passed()
-).with_label("a changed and checked upstream partition")
+    (
+        dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    )
+    .ignore(dg.AssetSelection.key_prefixes(STREAM, include_sources=True))
+    .with_label("a changed and checked upstream partition")
+)
 
 
 def carrying_sensor() -> dg.AutomationConditionSensorDefinition:

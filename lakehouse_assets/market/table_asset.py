@@ -22,6 +22,7 @@ from lakehouse_assets.market.candles import FAILURES_OF_A_DAY, FIRST_WAIT_SECOND
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import Check, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, column_lineage, table_metadata
+from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import (
     PartitionEvent,
     PartitionResult,
@@ -85,7 +86,7 @@ def table_asset(
 
     @dg.asset(
         name=table.name,
-        deps=[source.name for source in sources],
+        deps=[dg.AssetKey(source.name) for source in sources] or [topic_key(table.name)],
         partitions_def=partitions,
         description=f"{table.description} {description}",
         group_name=GROUP,

@@ -15,6 +15,7 @@ from lakehouse.stores.iceberg_commit import CommitConflictError, FilesReplacedEr
 from lakehouse.stores.schemas import TRADES
 from lakehouse_assets.market.checks import TRADE_CHECKS, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
+from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported, together_or_each
 from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
@@ -39,6 +40,7 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
 
     @dg.asset(
         name=TRADES.name,
+        deps=[topic_key(TRADES.name)],
         partitions_def=partitions,
         description=(
             f"{TRADES.description} Materializing a day that is over seals it: what is missing is fetched "

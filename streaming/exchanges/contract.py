@@ -4,6 +4,7 @@ A new exchange is one folder: an `Exchange` with a pure `decode`, and a `Rest` c
 """
 
 from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -82,6 +83,17 @@ class TradePage(NamedTuple):
     """Ask for trades below this id next; None when there is nothing older."""
 
 
+class OwnCandle(NamedTuple):
+    """A minute in which there was a trade, as the exchange sums it up: decimals with eight places."""
+
+    start_us: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+
+
 class Rest(Protocol):
     """An exchange's REST interface, within its rate limit; one for a process.
 
@@ -100,6 +112,13 @@ class Rest(Protocol):
 
     async def trade_id_before(self, product: str, moment_us: int) -> int | None:
         """Return the id of the last trade made before a moment, None where there is none."""
+        ...
+
+    async def candles(self, product: str, first_us: int, end_us: int) -> Sequence[OwnCandle]:
+        """Return the exchange's own candles of the minutes from `first_us` to before `end_us`, oldest first.
+
+        Both are starts of minutes. Only minutes with a trade have a candle.
+        """
         ...
 
     async def book(self, product: str) -> tuple[bytes, BookSnapshot]:

@@ -141,8 +141,16 @@ def socket_path(home: Home) -> Path:
     return Path(tempfile.gettempdir()) / f"lakehouse-{os.getuid()}-{digest}.sock"
 
 
-def supervised(home: Home) -> dict[str, str]:
-    """Return each supervised process's state (RUNNING, BACKOFF, …); empty when nothing runs."""
+@dataclass(frozen=True)
+class Supervised:
+    """A supervised process: its state (RUNNING, BACKOFF, …) and its id, 0 while it doesn't run."""
+
+    state: str
+    pid: int
+
+
+def processes(home: Home) -> dict[str, Supervised]:
+    """Return the supervised processes by name; empty when nothing runs."""
     proxy = ServerProxy(
         "http://localhost", SupervisorTransport(serverurl=f"unix://{socket_path(home)}"), allow_none=True
     )
@@ -150,7 +158,15 @@ def supervised(home: Home) -> dict[str, str]:
         answer = proxy.supervisor.getAllProcessInfo()
     except (OSError, Fault):
         return {}
-    return {str(process["name"]): str(process["statename"]) for process in answer}  # type: ignore[union-attr,call-overload,index]
+    return {
+        str(process["name"]): Supervised(str(process["statename"]), int(process["pid"]))  # type: ignore[call-overload,index]
+        for process in answer  # type: ignore[union-attr]
+    }
+
+
+def supervised(home: Home) -> dict[str, str]:
+    """Return each supervised process's state; empty when nothing runs."""
+    return {name: process.state for name, process in processes(home).items()}
 
 
 def check_ports(settings: Settings, *, dagster: bool) -> None:

@@ -1,14 +1,17 @@
-"""Binance spot's REST interface: past trades and books."""
+"""Binance spot's REST interface: past trades, candles and books."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from lakehouse.market.quarantine import RefusedError
+from lakehouse.market.time import MINUTE_US
 from streaming.exchanges.binance.frames import Decoder, rest_trade
 from streaming.exchanges.binance.symbols import Symbols
-from streaming.exchanges.contract import BookSnapshot, RestError, TradePage
+from streaming.exchanges.contract import BookSnapshot, OwnCandle, RestError, TradePage
+from streaming.exchanges.own_candles import candles_of
 from streaming.exchanges.rest import RateLimit, RestClient
 from streaming.exchanges.rest_records import read_records
 
@@ -23,6 +26,7 @@ _WEIGHT_PER_SECOND: Final = 80.0
 _HISTORICAL_WEIGHT: Final = 25.0
 _BOOK_WEIGHT: Final = 250.0
 _AGGREGATE_WEIGHT: Final = 4.0
+_CANDLES_WEIGHT: Final = 2.0
 
 
 class _Aggregate(msgspec.Struct):
@@ -32,7 +36,31 @@ class _Aggregate(msgspec.Struct):
     l: int  # noqa: E741  # the exchange's name
 
 
+class _Candle(msgspec.Struct, array_like=True):
+    """One of `klines`, up to its number of trades; the rest is passed over."""
+
+    start_ms: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    end_ms: int
+    quote_volume: Decimal
+    trades: int
+
+
+_decode_klines = msgspec.json.Decoder(list[_Candle]).decode
 _decode_aggregates = msgspec.json.Decoder(list[_Aggregate]).decode
+
+
+def _decode_candles(content: bytes) -> list[_Candle]:
+    """Return the candles of an answer that have a trade: minutes without one are in it too."""
+    return [candle for candle in _decode_klines(content) if candle.trades]
+
+
+def _candle(row: _Candle) -> OwnCandle:
+    return OwnCandle(row.start_ms * 1000, row.open, row.high, row.low, row.close, row.volume)
 
 
 class BinanceRest:
@@ -83,6 +111,18 @@ class BinanceRest:
             return following[0].f - 1 or None
         newest = await self._aggregates({"symbol": symbol, "limit": 1})
         return newest[-1].l if newest else None
+
+    async def candles(self, product: str, first_us: int, end_us: int) -> list[OwnCandle]:
+        """Return the exchange's own candles; see `Rest.candles`."""
+        symbol = Symbols.symbol(product)
+        found: list[OwnCandle] = []
+        for start_us in range(first_us, end_us, PAGE * MINUTE_US):
+            last_us = min(start_us + PAGE * MINUTE_US, end_us) - MINUTE_US
+            parameters: dict[str, str | int] = {"symbol": symbol, "interval": "1m", "limit": PAGE}
+            parameters |= {"startTime": start_us // 1000, "endTime": last_us // 1000}
+            response = await self._client.get("/api/v3/klines", parameters, weight=_CANDLES_WEIGHT)
+            found += candles_of(response.content, _decode_candles, _candle, product)
+        return found
 
     async def book(self, product: str) -> tuple[bytes, BookSnapshot]:
         """Return a snapshot of the book and its raw bytes."""

@@ -1,19 +1,32 @@
-"""Coinbase Exchange's REST interface: past trades and books."""
+"""Coinbase Exchange's REST interface: past trades, candles and books."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Final
+
+import msgspec
 
 from lakehouse.market.product import checked_product
 from lakehouse.market.quarantine import RefusedError
+from lakehouse.market.time import MINUTE_US, SECOND_US, to_iso
 from lakehouse.market.trade import Trade
 from streaming.exchanges.coinbase import frames
-from streaming.exchanges.contract import BookSnapshot, RestError, TradePage
+from streaming.exchanges.contract import BookSnapshot, OwnCandle, RestError, TradePage
 from streaming.exchanges.fields import Fields, json_object
+from streaming.exchanges.own_candles import candles_of
 from streaming.exchanges.rest import RateLimit, RestClient
 from streaming.exchanges.rest_records import read_records
 
 PAGE: Final = 1000
 """The most trades an answer holds."""
+
+CANDLES: Final = 300
+"""The most candles that may be asked for at once."""
+
+_CandleRow = tuple[int, Decimal, Decimal, Decimal, Decimal, Decimal]
+"""Start in s, low, high, open, close, volume."""
+
+_decode_candles = msgspec.json.Decoder(list[_CandleRow]).decode
 
 
 class CoinbaseRest:
@@ -78,6 +91,20 @@ class CoinbaseRest:
         last = await self._newest(product, low + 1)
         return None if last is None else last.trade_id
 
+    async def candles(self, product: str, first_us: int, end_us: int) -> list[OwnCandle]:
+        """Return the exchange's own candles; see `Rest.candles`."""
+        path = f"/products/{checked_product(product)}/candles"
+        found: list[OwnCandle] = []
+        for start_us in range(first_us, end_us, CANDLES * MINUTE_US):
+            last_us = min(start_us + CANDLES * MINUTE_US, end_us) - MINUTE_US
+            parameters: dict[str, str | int] = {"granularity": 60}
+            parameters |= {"start": to_iso(start_us), "end": to_iso(last_us)}
+            response = await self._client.get(path, parameters)
+            page = candles_of(response.content, _decode_candles, _candle, product)
+            # An answer may hold rows before the start asked for.
+            found += [candle for candle in page if start_us <= candle.start_us <= last_us]
+        return found
+
     async def book(self, product: str) -> tuple[bytes, BookSnapshot]:
         """Return the aggregated book and its raw bytes."""
         response = await self._client.get(f"/products/{checked_product(product)}/book", {"level": 2})
@@ -103,6 +130,11 @@ class CoinbaseRest:
         if refused:
             raise RestError(f"a trade of {product} below {before_id} can't be read: {refused[0][1]}")
         return trades[0] if trades else None
+
+
+def _candle(row: _CandleRow) -> OwnCandle:
+    start, low, high, open_, close, volume = row
+    return OwnCandle(start * SECOND_US, open_, high, low, close, volume)
 
 
 def _records(product: str, content: bytes) -> tuple[list[Trade], list[tuple[bytes, RefusedError]]]:

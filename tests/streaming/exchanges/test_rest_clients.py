@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,7 +16,7 @@ from lakehouse.market.time import to_iso
 from lakehouse.market.trade import Exchange, Side
 from streaming.exchanges.binance import Binance
 from streaming.exchanges.coinbase import Coinbase
-from streaming.exchanges.contract import Rest, RestError, TradePage
+from streaming.exchanges.contract import OwnCandle, Rest, RestError, TradePage
 from streaming.exchanges.rest import RateLimit, RestClient
 
 T0 = 1_763_600_000_000_000
@@ -182,3 +183,70 @@ def test_an_answer_that_is_no_list_is_an_error(body: bytes) -> None:
         for kind in ("coinbase", "binance"):
             with pytest.raises(RestError):
                 asyncio.run(pages(exchange_at(kind, url), 1, 5))
+
+
+MINUTE_US = 60_000_000
+FIRST_US = T0 - T0 % MINUTE_US
+
+
+def coinbase_candles(path: str, query: dict[str, str]) -> Answer:
+    """Answer with all minutes asked for but each seventh, one before them, and a volume of floats."""
+    assert (path, query["granularity"]) == ("/products/BTC-USD/candles", "60")
+    first, last = (int(datetime.fromisoformat(query[name]).timestamp()) // 60 for name in ("start", "end"))
+    assert last - first < 300
+    rows = [
+        f"[{minute * 60}, 1.5, 9.5, 2.5, 3.5, 0.30000000000000004]"
+        for minute in range(last, first - 2, -1)
+        if minute % 7
+    ]
+    return 200, {}, f"[{', '.join(rows)}]".encode()
+
+
+def binance_candles(path: str, query: dict[str, str]) -> Answer:
+    """Answer with all minutes asked for; each seventh is one without a trade."""
+    assert (path, query["symbol"], query["interval"]) == ("/api/v3/klines", "BTCUSDT", "1m")
+    minutes = range(int(query["startTime"]) // 60_000, int(query["endTime"]) // 60_000 + 1)
+    assert len(minutes) <= int(query["limit"]) <= 1000
+    numbers = ["2.50000000", "9.50000000", "1.50000000", "3.50000000", "0.30000000"]
+    rows = [
+        [minute * 60_000, *numbers, minute * 60_000 + 59_999, "1.0", minute % 7, "0", "0", "0"]
+        for minute in minutes
+    ]
+    return 200, {}, rows
+
+
+@pytest.mark.parametrize("kind", ["coinbase", "binance"])
+def test_an_exchanges_own_candles_are_exact_and_those_asked_for(kind: str) -> None:
+    async def fetched(url: str) -> list[OwnCandle]:
+        exchange = (
+            Coinbase(Exchange.COINBASE, "", url) if kind == "coinbase" else Binance("", url, ["BTC-USDT"])
+        )
+        rest = exchange.rest()
+        try:
+            product = "BTC-USD" if kind == "coinbase" else "BTC-USDT"
+            return list(await rest.candles(product, FIRST_US, FIRST_US + 1440 * MINUTE_US))
+        finally:
+            await rest.close()
+
+    with serving(coinbase_candles if kind == "coinbase" else binance_candles) as url:
+        found = asyncio.run(fetched(url))
+    minutes = range(FIRST_US // MINUTE_US, FIRST_US // MINUTE_US + 1440)
+    assert [candle.start_us // MINUTE_US for candle in found] == [minute for minute in minutes if minute % 7]
+    numbers = {tuple(str(number) for number in candle[1:]) for candle in found}
+    assert numbers == {("2.50000000", "9.50000000", "1.50000000", "3.50000000", "0.30000000")}
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[[1]]", b"\xff", b'[["a", 1, 2, 3, 4, 5, 6, 7, 8]]'])
+def test_candles_that_cannot_be_read_are_an_error(body: bytes) -> None:
+    async def fetched(url: str) -> None:
+        rest = Coinbase(Exchange.COINBASE, "", url).rest()
+        try:
+            await rest.candles("BTC-USD", FIRST_US, FIRST_US + MINUTE_US)
+        finally:
+            await rest.close()
+
+    with (
+        serving(lambda path, query: (200, {}, body)) as url,
+        pytest.raises(RestError, match="the candles of BTC-USD can't be read"),
+    ):
+        asyncio.run(fetched(url))

@@ -1,0 +1,80 @@
+"""All breaks of a product's sealed days: every account against the one that comes after it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from lakehouse.market.trade import Exchange
+from lakehouse.reconciliation.archive import SEALED_COLUMNS, log_breaks, open_gaps, seal_breaks
+from lakehouse.reconciliation.breaks import Break
+from lakehouse.reconciliation.candles import ARCHIVE_CANDLES, LAYERS, candles_exchange
+from lakehouse.stores.duplicates import duplicates
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.schemas import TRADES
+from lakehouse.stores.seals import SealRecord, edges_of_days
+
+TRADES_AT_ONCE: Final = 2_000_000
+"""Trades whose candles are computed in one query; a day with more is computed alone."""
+
+
+@dataclass(frozen=True)
+class OwnCandles:
+    """An exchange's own candles of the days, with the columns of `EXCHANGE_CANDLES`."""
+
+    exchange: Exchange
+    rows: pa.Table
+
+
+def breaks_of_days(
+    store: IcebergStore,
+    connection: duckdb.DuckDBPyConnection,
+    product: str,
+    sealed: Mapping[date, SealRecord],
+    own: OwnCandles | None,
+) -> list[Break]:
+    """Return where the accounts of a product's days disagree.
+
+    Args:
+        store: the archive.
+        connection: over the same tables.
+        product: whose days.
+        sealed: what was sealed, by day, at least one.
+        own: None where the exchange can't be asked: then that comparison isn't made.
+
+    Raises:
+        duckdb.Error: a table can't be read.
+    """
+    days = sorted(sealed)
+    gaps = open_gaps(connection, product)
+    breaks = log_breaks(connection, product, days, duplicates(store))
+    for day in days:
+        trades = store.scan(TRADES, product=product, day=day, columns=SEALED_COLUMNS)
+        breaks += seal_breaks(day, sealed[day], product, trades, gaps)
+    for portion in _portions(sealed):
+        known = edges_of_days(store, product, portion)
+        edges = [(day, edge) for day in portion for edge in known[day]]
+        named = {"edge_days": [day for day, _ in edges], "edge_ids": [edge for _, edge in edges]}
+        breaks += ARCHIVE_CANDLES.between(connection, product, portion, **named)
+    for layer in LAYERS:
+        breaks += layer.between(connection, product, days)
+    if own is not None:
+        connection.register("exchange_candles", own.rows)
+        breaks += candles_exchange(own.exchange).between(connection, product, days)
+        connection.unregister("exchange_candles")
+    return breaks
+
+
+def _portions(sealed: Mapping[date, SealRecord]) -> Iterator[list[date]]:
+    portion: list[date] = []
+    trades = 0
+    for day in sorted(sealed):
+        if portion and trades + sealed[day].rows > TRADES_AT_ONCE:
+            yield portion
+            portion, trades = [], 0
+        portion.append(day)
+        trades += sealed[day].rows
+    yield portion

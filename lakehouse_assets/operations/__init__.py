@@ -1,0 +1,6 @@
+"""Running the lakehouse: what is compared, what is watched, and who is told.
+
+`reconciliation` compares the tables with each other, `stream_topics` shows the stream upstream of them. Each
+watching sensor is a file named after what it watches (`open_gaps`, `refused_inputs`, `failed_runs`,
+`dead_workers`); all of them raise `alerts`. What belongs to market data itself is in `market`.
+"""

@@ -1,0 +1,29 @@
+"""The exchange's own candles of product-days, fetched over REST to be compared with ours."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import pyarrow as pa
+
+from lakehouse.market.time import DAY_US, day_start_us, to_datetime
+from lakehouse.reconciliation.candles import EXCHANGE_CANDLES
+from lakehouse.reconciliation.days import OwnCandles
+from lakehouse_assets.resources import Lakehouse
+
+
+async def own_candles(lakehouse: Lakehouse, product: str, days: Sequence[date]) -> OwnCandles | None:
+    """Return the exchange's own candles of days; None for a recording, which can't be asked.
+
+    Raises:
+        RestError: the exchange can't be asked.
+    """
+    async with lakehouse.origin() as origin:
+        if origin is None:
+            return None
+        rows = []
+        for day in days:
+            start_us = day_start_us(day)
+            for candle in await origin.rest.candles(product, start_us, start_us + DAY_US):
+                values = candle._asdict()
+                rows.append({"day": day, "start": to_datetime(values.pop("start_us")), **values})
+        return OwnCandles(origin.exchange, pa.Table.from_pylist(rows, EXCHANGE_CANDLES))

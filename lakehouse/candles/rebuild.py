@@ -1,16 +1,14 @@
 """The candles of one product from its archived trades."""
 
 from collections.abc import Iterable
-from enum import IntEnum
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.candles.minute import aggregated, completeness, to_table
-from lakehouse.market.columns import microseconds, scaled_integers
+from lakehouse.market.columns import codes, microseconds, scaled_integers
 from lakehouse.market.trade import Exchange, Side
 from lakehouse.market.trade_columns import TradeColumns
 from lakehouse.market.trade_ids import TradeIds
@@ -52,9 +50,9 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
             event_us=microseconds(trades["event_time"]),
             price=scaled_integers(trades["price"]),
             size=scaled_integers(trades["size"]),
-            taker_buys=_codes(trades["taker_side"], Side) == Side.BUY,
+            taker_buys=codes(trades["taker_side"], Side) == Side.BUY,
             late=trades["late"].to_numpy(),
-            exchange=_codes(trades["exchange"], Exchange),
+            exchange=codes(trades["exchange"], Exchange),
             recorded_us=microseconds(trades["recorded_at"]),
         )
     )
@@ -63,14 +61,3 @@ def rebuild(trades: pa.Table, edges: Iterable[int] = ()) -> pa.Table:
     for edge in edges:
         known.add(edge)
     return to_table(candles, completeness(candles, dict.fromkeys(products, known)))
-
-
-def _codes(column: pa.ChunkedArray, meaning: type[IntEnum]) -> npt.NDArray[np.uint8]:
-    """Return what the words of a column stand for."""
-    encoded = column.combine_chunks().dictionary_encode()
-    try:
-        codes = [meaning[word.upper()] for word in encoded.dictionary.to_pylist()]
-    except KeyError as error:
-        raise ValueError(f"{error} is no {meaning.__name__.lower()} of an archived trade") from None
-    values: npt.NDArray[np.uint8] = np.array(codes, dtype=np.uint8)[encoded.indices.to_numpy()]
-    return values

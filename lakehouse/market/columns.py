@@ -5,6 +5,7 @@ and timestamps. An Arrow decimal is a 128-bit integer with a scale, so both ways
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -118,3 +119,18 @@ def words(codes: Codes, vocabulary: Sequence[str | None], meaning: str = "code")
     check_codes(codes, vocabulary, meaning)
     texts = pa.array([text or "" for text in vocabulary], pa.string())
     return texts.take(pa.array(codes))
+
+
+def codes(column: pa.ChunkedArray, meaning: type[IntEnum]) -> npt.NDArray[np.uint8]:
+    """Return what the words of a column stand for: members of `meaning`, whose names are the words.
+
+    Raises:
+        ValueError: a word stands for nothing.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    try:
+        members = [meaning[word.upper()] for word in encoded.dictionary.to_pylist()]
+    except KeyError as error:
+        raise ValueError(f"{error} is no {meaning.__name__.lower()} of an archived trade") from None
+    values: npt.NDArray[np.uint8] = np.array(members, dtype=np.uint8)[encoded.indices.to_numpy()]
+    return values

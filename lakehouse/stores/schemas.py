@@ -231,7 +231,9 @@ REPLAY_CANDLES_1M: Final = Table(
     "One-minute candles that replays of archived days made, side by side.",
     pa.schema(
         [
-            _column("replay_id", pa.string(), "The replay: its day, its speed, a digest of all its settings."),
+            _column(
+                "replay_id", pa.string(), "The replay: its day, its speed, a digest of all its settings."
+            ),
             *CANDLES_1M.schema,
             _column("trades_snapshot_id", pa.int64(), "The snapshot of trades that was replayed."),
             _column("replayed_at", TIME, "When the replay wrote this candle."),

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from lakehouse.market.columns import codes, microseconds, scaled_integers
 from lakehouse.market.trade import REPLAY_RECORD, TRADE_RECORD_VERSION, Exchange, Side, Source
@@ -37,18 +36,19 @@ def replay_records(archive: IcebergStore, replay: Replay, from_us: Mapping[str, 
     Raises:
         SnapshotGoneError: the snapshot has expired.
     """
-    parts = [
-        _records(archive, replay, product, from_us.get(product, 0)) for product in replay.products
-    ]
+    parts = [_records(archive, replay, product, from_us.get(product, 0)) for product in replay.products]
     records = np.concatenate(parts)
-    event_us = np.ascontiguousarray(records["event_us"])
+    if len(parts) == 1:
+        return records
     # Each part is in order, so this merges them, and keeps the products' order where times are equal.
-    return records if len(parts) == 1 else records[np.argsort(event_us, kind="stable")]
+    order = np.argsort(np.ascontiguousarray(records["event_us"]), kind="stable")
+    whole = np.dtype((np.void, REPLAY_RECORD.itemsize))  # moved as one, not field by field
+    return records.view(whole)[order].view(REPLAY_RECORD)
 
 
 def _records(archive: IcebergStore, replay: Replay, product: str, from_us: int) -> Records:
     rows = archive.scan(
-        *(TRADES,),
+        TRADES,
         product=product,
         day=replay.day,
         columns=_COLUMNS,
@@ -64,7 +64,7 @@ def _records(archive: IcebergStore, replay: Replay, product: str, from_us: int) 
         records[name] = microseconds(rows[column])
     records["recorded_us"] = microseconds(rows["recorded_at"])
     for name, meaning in (("taker_side", Side), ("source", Source), ("exchange", Exchange)):
-        records[name] = codes(_whole(rows[name]), meaning)
+        records[name] = codes(rows[name], meaning)
     records["late"] = rows["late"].to_numpy()
     records["version"] = TRADE_RECORD_VERSION
     records["replay"] = replay.number

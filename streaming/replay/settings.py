@@ -81,8 +81,34 @@ def parsed_speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0 < speed <= 1e6:
-        raise ReplayError(f"{text[:20]!r} is no speed: write max, or how many times the exchange's, such as 60")
+        raise ReplayError(
+            f"{text[:20]!r} is no speed: write max, or how many times the exchange's, such as 60"
+        )
     return speed
+
+
+def interrupted(candles: PaimonStore) -> set[str]:
+    """Return the ids of the replays that have a state: those that run, and those that were killed."""
+    newest = candles.newest(REPLAY_CANDLES_1M)
+    properties = (newest.properties if newest else None) or {}
+    return {name.removeprefix(STATE) for name in properties if name.startswith(STATE)}
+
+
+def archived_products(archive: IcebergStore, day: date, snapshot_id: int | None) -> tuple[str, ...]:
+    """Return the products that have trades on a day, in a snapshot or in the current one.
+
+    Raises:
+        ReplayError: none has.
+        SnapshotGoneError: the snapshot has expired.
+    """
+    there = archive.partitions(TRADES, snapshot_id=snapshot_id)
+    found = tuple(stats.product for stats in there if stats.day == day and stats.product is not None)
+    if not found:
+        raise ReplayError(
+            f'no trade of {day.isoformat()} is archived: `lakehouse sql "SELECT DISTINCT day FROM trades"` '
+            "shows the days that can be replayed"
+        )
+    return found
 
 
 def chosen(
@@ -109,11 +135,11 @@ def chosen(
         InvalidProductError: a product is not one.
     """
     if snapshot_id is None:
-        states = candles.properties(REPLAY_CANDLES_1M)
+        states = interrupted(candles)
         for tag, tagged in archive.tags(TRADES).items():
-            interrupted = Replay(day, products, speed, tagged)
-            if interrupted.tag == tag and interrupted.state in states:
-                return interrupted
+            before = Replay(day, products, speed, tagged)
+            if before.tag == tag and before.id in states:
+                return before
         snapshot_id = archive.snapshot_id(TRADES)
     if snapshot_id is None:
         raise ReplayError("nothing is archived yet: start `lakehouse up` first")

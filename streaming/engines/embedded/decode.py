@@ -170,9 +170,7 @@ def replayed_columns(number: int, batch: Batch, partition: Partition) -> TradeCo
     return trades if own.all() else trades.where(own)
 
 
-def _trade_columns(
-    records: Records, batch: Batch, partition: Partition, recorded_us: Int64s
-) -> TradeColumns:
+def _trade_columns(records: Records, batch: Batch, partition: Partition, recorded_us: Int64s) -> TradeColumns:
     names, codes = products(records, batch, partition)
     with _located(batch, partition):
         check_codes(records["taker_side"], _SIDES, "taker side")

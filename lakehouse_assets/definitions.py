@@ -14,6 +14,8 @@ from lakehouse_assets.market.jobs import seal_days_job
 from lakehouse_assets.market.sensors import seal_sensor
 from lakehouse_assets.market.trades import trades_asset
 from lakehouse_assets.partitions import product_days, with_last_run
+from lakehouse_assets.replay.candles import replay_candles_asset
+from lakehouse_assets.replay.schedule import replay_job, replay_schedule
 from lakehouse_assets.resources import build_resources
 
 
@@ -35,9 +37,12 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         warnings.simplefilter("ignore", dg.BetaWarning)
         trades = trades_asset(partitions, home)
         candles = candles_asset(partitions, home)
+        replayed = replay_candles_asset(partitions, home)
+    replay = replay_job(partitions)
     return dg.Definitions(
-        assets=[trades, candles],
-        jobs=[seal_days_job(partitions)],
+        assets=[trades, candles, replayed],
+        jobs=[seal_days_job(partitions), replay],
+        schedules=[replay_schedule(replay, partitions)],
         sensors=[seal_sensor(trades), carrying_sensor()],
         # A run's steps follow each other: a process for each would only cost its start and its memory.
         executor=dg.in_process_executor,

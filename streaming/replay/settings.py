@@ -136,7 +136,7 @@ def chosen(
     """
     if snapshot_id is None:
         states = interrupted(candles)
-        for tag, tagged in archive.tags(TRADES).items():
+        for tag, tagged in archive.tags(TRADES).items() if states else ():
             before = Replay(day, products, speed, tagged)
             if before.tag == tag and before.id in states:
                 return before

@@ -21,6 +21,7 @@ def test_definitions_can_be_loaded_and_are_fresh_each_time(lakehouse_settings: P
     assert {key.to_user_string() for key in one.resolve_asset_graph().get_all_asset_keys()} == {
         "trades",
         "candles_1m",
+        "replay_candles_1m",
     }
 
 

@@ -29,7 +29,7 @@ OF_REPLAYS = ("replay_id", "trades_snapshot_id", "replayed_at")
 def traded(seed: int = 1, count: int = 3_000, minutes: float = 30) -> list[dict[str, Any]]:
     """Trades of DAY from midnight on, each once, some late, some ids missing."""
     made = {(t["product"], t["trade_id"]): t for t in market(seed, count, minutes=minutes)}
-    return [t | {"event_us": t["event_us"] + MINUTE_US} for t in made.values() if START <= t["event_us"]]
+    return [t | {"event_us": t["event_us"] + MINUTE_US} for t in made.values() if t["event_us"] >= START]
 
 
 def rows_of(trades: Iterable[dict[str, Any]]) -> pa.Table:

@@ -103,6 +103,10 @@ def _replayed(
 ) -> Replayed | None:
     """Replay a product's day; None where the archive has nothing of it."""
     speed = parsed_speed(config.speed)
+    if config.snapshot_id and not config.snapshot_id.isdecimal():
+        raise ReplayError(
+            f"{config.snapshot_id[:30]!r} is no snapshot: its number is in `trades_snapshot_id`"
+        )
     snapshot_id = int(config.snapshot_id) if config.snapshot_id else None
     there = archive.partitions(TRADES, snapshot_id=snapshot_id)
     if not any((stats.product, stats.day) == (product, day) for stats in there):

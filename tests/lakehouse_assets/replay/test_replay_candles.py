@@ -111,7 +111,11 @@ def test_wrong_settings_fail_their_partition_with_a_sentence(
     defs: dg.Definitions, instance: dg.DagsterInstance, materialize: Materialize
 ) -> None:
     materialize(KEY)
-    for config, sentence in (({"speed": "fast"}, "write max"), ({"snapshot_id": "12345"}, "expired")):
+    for config, sentence in (
+        ({"speed": "fast"}, "write max"),
+        ({"snapshot_id": "12345"}, "expired"),
+        ({"snapshot_id": "newest"}, "is no snapshot"),
+    ):
         run = replayed(defs, instance, config=config, raise_on_error=False)
         assert not run.success
         (failure,) = run.get_step_failure_events()

@@ -33,7 +33,7 @@ FIRST_WAIT_SECONDS: Final = 15
 SAY_EVERY_SECONDS: Final = 5.0
 
 
-class ReplayConfig(dg.Config):  # type: ignore[type-arg]
+class ReplayConfig(dg.Config):
     """How to replay."""
 
     speed: str = Field("max", description="How many times the exchange's speed, such as 60; max: at once.")

@@ -18,6 +18,7 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import REPLAY_CANDLES_1M, TRADES
 from streaming.replay import publisher, running
 from streaming.replay.archived import replay_records
+from streaming.replay.clock import ExchangeClock
 from streaming.replay.progress import Progress, Replayed
 from streaming.replay.replaying import run
 from streaming.replay.running import pause, resume
@@ -44,7 +45,8 @@ def test_a_replay_makes_the_sealed_candles(world: ReplayWorld) -> None:
 
 def test_the_days_edges_are_known_and_gaps_stay_gaps(world: ReplayWorld) -> None:
     ids = [i for i in range(10, 60) if i != 33]
-    trades = [trade("BTC-USD", i, DAY_START + i * 20_000_000) for i in ids]
+    out_of_step = {40: 55, 55: 40}  # five minutes apart in time
+    trades = [trade("BTC-USD", out_of_step.get(i, i), DAY_START + i * 20_000_000) for i in ids]
     world.archive.append(TRADES, rows_of([trade("BTC-USD", 9, DAY_START - 1)]))
     world.archive.append(TRADES, rows_of([trade("BTC-USD", 60, DAY_START + 86_400_000_000)]))
     world.seal(trades)
@@ -82,12 +84,13 @@ def test_trades_come_in_the_exchanges_order(world: ReplayWorld) -> None:
         assert record["received_us"] == wanted["event_us"] + 20_000
 
 
-class Tap(SqliteSpine):
-    """Notes when each replayed message became durable, by the clock of waits."""
+class SlowLog(SqliteSpine):
+    """Takes its time for each batch, and notes when each trade became durable, by the clock of waits."""
 
     published: dict[int, float]
 
     def publish(self, batch: Any) -> dict[Partition, int]:
+        time.sleep(0.02)
         first = super().publish(batch)
         now = time.monotonic()
         for messages in batch.values():
@@ -96,21 +99,58 @@ class Tap(SqliteSpine):
         return first
 
 
-def test_sixty_times_means_sixty_times_also_in_bursts(world: ReplayWorld) -> None:
+def test_sixty_times_means_sixty_times_also_in_bursts(
+    world: ReplayWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "AT_ONCE", 50)  # a burst takes the log a third of a second
     trades = bursty()
     world.seal(trades)
     records = replay_records(world.archive, world.chosen(60.0, ("BTC-USD",)), {})
-    with Tap.open(world.home.spine) as spine:
+    with SlowLog.open(world.home.spine) as spine:
         spine.published = {}
         publisher.Publisher(spine, records, 60.0, lambda: False).run()
     times = np.array([spine.published[i + 1] for i in range(len(trades))])
     due = np.array([(t["event_us"] - DAY_START) / 60e6 for t in trades])
     behind = times - times[0] - due
-    print(f"behind: median {np.median(behind):.4f} s, most {behind.max():.4f} s of {due[-1]:.1f} s")
+    print(
+        f"behind: first {behind[1]:.4f} s, most {behind.max():.4f} s, last {behind[-1]:.4f} s of {due[-1]} s"
+    )
     assert behind.min() > -0.1  # the first may itself have been late
-    assert np.median(behind) < 0.1
+    assert behind.max() > 0.15
     # Nothing adds up: after the bursts the last ones are as near as the first.
-    assert behind[-1] < 0.2
+    assert abs(behind[-1]) < 0.1
+
+
+def test_what_is_due_follows_from_the_start_alone() -> None:
+    now = [100.0]
+    clock = ExchangeClock(60.0, lambda: now[0])
+    clock.start(DAY_START)
+    assert clock.seconds_until(DAY_START + 90_000_000) == 1.5
+    now[0] += 1.0
+    assert clock.now_us() == DAY_START + 60_000_000
+    assert clock.seconds_until(DAY_START + 90_000_000) == 0.5
+    assert clock.seconds_until(DAY_START) == 0
+    clock.hold()
+    now[0] += 1_000.0
+    clock.hold()
+    assert clock.now_us() == DAY_START + 60_000_000
+    clock.go()
+    clock.go()
+    now[0] += 0.5
+    assert clock.now_us() == DAY_START + 90_000_000
+
+
+def test_messages_stay_while_another_replay_may_need_them(world: ReplayWorld) -> None:
+    partition = Partition(REPLAY, 0)
+    with SqliteSpine.open(world.home.spine) as spine:
+        spine.publish({partition: [b"message"] * 5})
+        freeing = running.FreeingAlone(spine, world.home, "own")
+        with running.only_one(world.home, "own"):
+            with running.only_one(world.home, "another"):
+                freeing.after_commit({partition: 5}, now=True)
+                assert (spine.start(partition), spine.committed(REPLAY, partition)) == (0, None)
+            freeing.after_commit({partition: 5}, now=True)
+            assert spine.start(partition) == 5
 
 
 def started(world: ReplayWorld, replay: Replay, done: list[Replayed], **how: Any) -> threading.Thread:

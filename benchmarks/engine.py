@@ -24,7 +24,7 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M
 from lakehouse.stores.schemas import TRADES as TRADES_TABLE
 from streaming.engines.embedded.archive import ArchiveStage
-from streaming.engines.embedded.candles import CandlesStage
+from streaming.engines.embedded.candles import CandlesStage, live
 from streaming.engines.embedded.decode import trade_rows
 from streaming.engines.embedded.stage import Stage
 from streaming.spine.contract import Partition
@@ -76,7 +76,7 @@ def _measured() -> dict[str, float]:
                 rounds.append(
                     {
                         "archive": _drained(ArchiveStage(spine, archive)),
-                        "candles": _drained(CandlesStage(spine, candles, lateness_minutes=10)),
+                        "candles": _drained(CandlesStage(spine, candles, live(10))),
                         "limit": _least(spine, home.folder / "all.parquet"),
                     }
                 )

@@ -22,7 +22,7 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M
 from lakehouse.stores.schemas import TRADES as TRADES_TABLE
 from streaming.engines.embedded.archive import ArchiveStage
-from streaming.engines.embedded.candles import CandlesStage
+from streaming.engines.embedded.candles import CandlesStage, live
 from streaming.engines.embedded.stage import Stage
 from streaming.spine.sqlite import SqliteSpine
 
@@ -47,7 +47,7 @@ class _Tables:
         self.archive = stack.enter_context(IcebergStore.open(home))
         self.candles = stack.enter_context(PaimonStore.open(home))
         self._archiving = ArchiveStage(self._spine, self.archive)
-        self._counting = CandlesStage(self._spine, self.candles, lateness_minutes=10)
+        self._counting = CandlesStage(self._spine, self.candles, live(10))
         self._published = 0
         self._start_us = now_us() // DAY_US * DAY_US
         self.appending: list[float] = []

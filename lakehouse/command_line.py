@@ -62,13 +62,32 @@ def record(feed: str, out: str, seconds: float | None) -> None:
 
 
 @main.command()
+@click.option("--day", metavar="DAY", help="UTC day to replay, such as 2026-11-20.")
+@click.option("--products", metavar="A,B", help="Whose trades. Default: all that has trades on that day.")
+@click.option("--speed", metavar="60|max", help="How many times the exchange's speed. Default: max.")
+@click.option("--snapshot", metavar="ID", help="The snapshot of trades to read. Default: the current one.")
+@click.option("--pause", metavar="REPLAY", help="Pause the running replay with this id.")
+@click.option("--resume", metavar="REPLAY", help="Let a paused replay go on.")
+def replay(**options: str | None) -> None:
+    """Play an archived day once more, through the log and the engine into replay_candles_1m.
+
+    Trades come in the exchange's order, at a multiple of its speed or as fast as possible. What was
+    interrupted goes on when the same command is given again. The last line on stdout is one JSON object
+    with the replay's id, under which its candles are in the table. docs/replay.md says more.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    _become("streaming.workers.replay", None, *(f"--{name}={value}" for name, value in given.items()))
+
+
+@main.command()
 @click.argument("statement", required=False, metavar='["SELECT …"]')
 @click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table")
 def sql(statement: str | None, style: str) -> None:
     """Ask all tables in SQL (DuckDB), as they are now; read-only.
 
     Tables: trades, quotes, book, candles_1m, candles_1m_filled, candles_1h, candles_1d, metrics_daily,
-    liquidity, exchange_health, gaps, gaps_now, gaps_open, quarantine, intake.
+    liquidity, exchange_health, reconciliation, replay_candles_1m, gaps, gaps_now, gaps_open, quarantine,
+    intake.
     Without a statement there is a prompt with history. Decimals stay exact in csv and json.
     """
     _become("lakehouse.stores.prompt", None, "--format", style, *([statement] if statement else []))

@@ -27,6 +27,8 @@ from lakehouse_assets.operations.reconciliation_schedule import reconcile_days_j
 from lakehouse_assets.operations.refused_inputs import refused_inputs_sensor
 from lakehouse_assets.operations.stream_topics import topic_assets, watermark_sensor
 from lakehouse_assets.partitions import product_days, with_last_run
+from lakehouse_assets.replay.candles import replay_candles_asset
+from lakehouse_assets.replay.schedule import replay_job, replay_schedule
 from lakehouse_assets.resources import build_resources
 
 
@@ -55,12 +57,14 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             liquidity_asset(partitions, home),
             health_asset(partitions, home),
             reconciliation_asset(partitions, home),
+            replay_candles_asset(partitions, home),
         ]
     reconcile_days = reconcile_days_job(partitions)
+    replay = replay_job(partitions)
     return dg.Definitions(
         assets=[*topic_assets(home, settings), trades, *looked_at, *made],
-        jobs=[seal_days_job(partitions), reconcile_days],
-        schedules=[reconciliation_schedule(reconcile_days)],
+        jobs=[seal_days_job(partitions), reconcile_days, replay],
+        schedules=[reconciliation_schedule(reconcile_days), replay_schedule(replay, partitions)],
         sensors=[
             seal_sensor(trades, looked_at),
             carrying_sensor(),

@@ -8,7 +8,7 @@ archive and to the seal of its day, and so is a neighbouring id that would have 
 
 import base64
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -83,6 +83,11 @@ class OpenMinutes:
     def watermark_us(self) -> Mapping[str, int]:
         """The time of each product's newest trade, µs UTC."""
         return self._watermark_us
+
+    def know(self, product: str, trade_ids: Iterable[int]) -> None:
+        """Take it that these ids are trades of other days: beside them a minute may be complete."""
+        for trade_id in trade_ids:
+            self._known.setdefault(product, TradeIds()).add(trade_id)
 
     def add(self, trades: TradeColumns) -> Added:
         """Take in trades of some products in the order of the log.
@@ -173,7 +178,8 @@ class OpenMinutes:
         self._written = dict(self._signatures(completeness(self._candles, self._known)))
         for product, ids in self._known.items():
             of_product = self._candles[self._candles["product"] == product.encode()]
-            ids.forget_below(int(of_product["first_trade_id"].min()) - _REMEMBERED_IDS)
+            if len(of_product):
+                ids.forget_below(int(of_product["first_trade_id"].min()) - _REMEMBERED_IDS)
 
     def _still_open(self) -> npt.NDArray[np.bool_]:
         closed_us = {

@@ -87,3 +87,7 @@ TRADE_RECORD_FORMAT: Final = f"<{MAX_LENGTH}s5q4BI"
 """`TRADE_RECORD` for `struct`."""
 
 TRADE_RECORD_VERSION: Final = 1
+
+REPLAY_RECORD: Final = np.dtype([*TRADE_RECORD.descr, ("recorded_us", "<i8"), ("replay", "<u8")])
+"""A replayed trade in the spine: a `TRADE_RECORD` of 64 bytes, when the trade became durable at first (µs
+UTC), and the number of the replay it belongs to."""

@@ -49,7 +49,9 @@ _COMMIT_USER = "lakehouse"
 _NOT_FOUND: Final = re.compile(r"Snapshot \d+ does not exist")
 _LOOKS: Final = 20
 _PAUSE_SECONDS: Final = 0.05
-SEQUENCE_FIELDS = dict.fromkeys(("candles_1m", "candles_1h", "candles_1d"), "trade_count")
+SEQUENCE_FIELDS = dict.fromkeys(
+    ("candles_1m", "candles_1h", "candles_1d", "replay_candles_1m"), "trade_count"
+)
 """Of two rows with one key the larger wins; of equals the one committed later."""
 
 logging.getLogger("pypaimon").setLevel(logging.WARNING)
@@ -261,7 +263,9 @@ class PaimonStore:
 
     # Writing
 
-    def upsert(self, table: Table, rows: pa.Table, *, properties: Mapping[str, str] | None = None) -> int:
+    def upsert(
+        self, table: Table, rows: pa.Table, *, properties: Mapping[str, str | None] | None = None
+    ) -> int:
         """Write rows over those with the same keys, in one snapshot, and return its id.
 
         A row with a smaller value in the table's sequence field than the one there changes nothing.
@@ -269,7 +273,7 @@ class PaimonStore:
         Args:
             table: where to.
             rows: the table's columns in any order; may be empty when properties move.
-            properties: `lakehouse.*` properties that the snapshot and all after it carry.
+            properties: `lakehouse.*` properties that the snapshot and all after it carry; None ends one.
 
         Raises:
             RowsMismatchError: the rows don't fit the table.
@@ -287,7 +291,7 @@ class PaimonStore:
         day: date,
         rows: pa.Table,
         *,
-        properties: Mapping[str, str] | None = None,
+        properties: Mapping[str, str | None] | None = None,
     ) -> int:
         """Make `rows` the whole content of a product's day, in one snapshot, and return its id.
 
@@ -335,13 +339,14 @@ class PaimonStore:
         table: Table,
         opened: FileStoreTable,
         rows: pa.Table,
-        properties: Mapping[str, str] | None,
+        properties: Mapping[str, str | None] | None,
         partition: dict[str, Any] | None,
     ) -> int:
         if wrong := [key for key in properties or {} if not key.startswith(PREFIX) or key == COMMIT]:
             raise PaimonStoreError(f"properties must be named {PREFIX}<something of yours>, not {wrong}")
         before = self.newest(table)
-        carried = self.carried(table, before) | dict(properties or {})
+        moved = {**self.carried(table, before), **(properties or {})}
+        carried = {key: value for key, value in moved.items() if value is not None}
         number = int(carried.get(COMMIT, 0)) + 1
         carried[COMMIT] = str(number)
         # Taken out while it is used: after an error nobody knows what it holds.

@@ -385,11 +385,31 @@ RECONCILIATION: Final = Table(
     ("product",),
 )
 
+REPLAY_CANDLES_1M: Final = Table(
+    "replay_candles_1m",
+    "paimon",
+    "One-minute candles that replays of archived days made, side by side.",
+    pa.schema(
+        [
+            _column(
+                "replay_id", pa.string(), "The replay: its day, its speed, a digest of all its settings."
+            ),
+            *CANDLES_1M.schema,
+            _column("trades_snapshot_id", pa.int64(), "The snapshot of trades that was replayed."),
+            _column("replayed_at", TIME, "When the replay wrote this candle."),
+        ]
+    ),
+    # In the key and not in the partition: a product's day has a few replays at a time, and what is done with
+    # partitions of candles is done with these in the same way.
+    ("replay_id", "product", "start"),
+    ("day", "product"),
+)
+
 TABLES: Final = {
     table.name: table
     for table in (
         *(TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE),
         *(CANDLES_1M, CANDLES_1H, CANDLES_1D, METRICS_DAILY, LIQUIDITY, EXCHANGE_HEALTH),
-        RECONCILIATION,
+        *(RECONCILIATION, REPLAY_CANDLES_1M),
     )
 }

@@ -8,7 +8,7 @@ import structlog
 
 from streaming.feed.metrics import PUBLISH_SECONDS
 from streaming.spine.contract import OffsetAheadError, Partition, Spine, SpineError, SpineUnavailableError
-from streaming.spine.topics import SESSIONS, TOPICS
+from streaming.spine.topics import FED, SESSIONS
 
 LONGEST_WAIT = 10.0
 
@@ -22,7 +22,7 @@ class Publisher:
         self._spine = spine
         self._ends = spine.settled_ends(
             Partition(topic, number)
-            for topic in TOPICS
+            for topic in FED
             for number in range(1 if topic == SESSIONS else spine.partitions)
         )
 

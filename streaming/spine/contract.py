@@ -1,7 +1,8 @@
 """What a spine promises: topics of partitions, appended durably, read by offset.
 
 A message is bytes. Within a partition messages have consecutive offsets, starting at 0, in the order in
-which they were published. There is one publisher for a partition at a time and any number of readers.
+which they were published. There is one publisher for a partition at a time and any number of readers; only
+to `replay` several publish, whose messages say whose they are.
 
 All calls block and may be made from any thread; an implementation over an asynchronous client runs its
 own event loop. Errors are `SpineError`s, and after one the caller may simply call again.
@@ -133,7 +134,7 @@ class Spine(Protocol):
         a run stays until all of it may go.
 
         Args:
-            readers: for each topic the groups that read it.
+            readers: for each topic the groups that read it; other topics are left alone.
             max_age_us: age by publishing time.
             max_bytes: size of one partition's payloads.
         """

@@ -199,7 +199,9 @@ class IggySpine:
         oldest = now_us() - max_age_us
         dropped = 0
         for partition in sorted(self._all):
-            groups = readers.get(partition.topic, ())
+            if partition.topic not in readers:
+                continue
+            groups = readers[partition.topic]
             for group in GROUPS:
                 if group not in groups and self.committed(group, partition) is not None:
                     self._forget(group, partition)

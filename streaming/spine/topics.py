@@ -17,10 +17,16 @@ QUARANTINE: Final = "quarantine"
 """`Refused` inputs as msgpack."""
 INTAKE: Final = "intake"
 """`IntakeCount`s as msgpack."""
+REPLAY: Final = "replay"
+"""`REPLAY_RECORD`s, one a message; several replays share it, each with its number."""
 SESSIONS: Final = "sessions"
 """The feed's own checkpoints as msgpack, in partition 0; only the feed reads them."""
 
-TOPICS: Final = (TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE, SESSIONS)
+TOPICS: Final = (TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE, REPLAY, SESSIONS)
+
+FED: Final = tuple(topic for topic in TOPICS if topic != REPLAY)
+"""What the feed publishes to, and nobody else."""
+
 
 HOT: Final = "hot"
 ARCHIVE: Final = "archive"
@@ -28,7 +34,7 @@ CANDLES: Final = "candles"
 BRIDGE: Final = "bridge"
 FEED: Final = "feed"
 
-GROUPS: Final = (HOT, ARCHIVE, CANDLES, BRIDGE, FEED)
+GROUPS: Final = (HOT, ARCHIVE, CANDLES, BRIDGE, FEED, REPLAY)
 """Every consumer group there may be; which of them read a topic follows the settings."""
 
 
@@ -47,5 +53,6 @@ def readers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
         GAPS: (ARCHIVE,),
         QUARANTINE: (ARCHIVE, FEED),
         INTAKE: (ARCHIVE, FEED),
+        REPLAY: (REPLAY,),
         SESSIONS: (FEED,),
     }

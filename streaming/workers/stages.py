@@ -69,11 +69,11 @@ def _candles(stack: ExitStack, spine: Spine, settings: Settings, home: Home) -> 
     from lakehouse.candles.open_minutes import StateError
     from lakehouse.stores.paimon import PaimonStore
     from lakehouse.stores.paimon_files import PaimonStoreError
-    from streaming.engines.embedded.candles import CandlesStage
+    from streaming.engines.embedded.candles import CandlesStage, live
 
     try:
         store = stack.enter_context(PaimonStore.open(home))
-        return CandlesStage(spine, store, lateness_minutes=settings.lateness_minutes)
+        return CandlesStage(spine, store, live(settings.lateness_minutes))
     except (PaimonStoreError, StateError) as error:
         raise StageError(str(error)) from error
 

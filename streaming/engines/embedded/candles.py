@@ -1,18 +1,22 @@
 """The candles stage: trades into one-minute candles, exactly, whatever the batches and restarts."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
+
+import pyarrow as pa
 
 from lakehouse.candles.minute import to_table
 from lakehouse.candles.open_minutes import OpenMinutes
 from lakehouse.market.time import MINUTE_US
+from lakehouse.market.trade_columns import TradeColumns
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M
+from lakehouse.stores.schemas import CANDLES_1M, Table
 from streaming.engines.embedded.decode import trade_columns
 from streaming.engines.embedded.stage import Freeing, StepResult, TopicReader
 from streaming.engines.metrics import COMMIT_SECONDS
-from streaming.spine.contract import Partition, Spine
+from streaming.spine.contract import Batch, Partition, Spine
 from streaming.spine.topics import CANDLES, TRADES
 
 STATE: Final = "lakehouse.candles.state"
@@ -23,22 +27,57 @@ READS_PER_COMMIT: Final = 6
 """A step far behind merges this many reads before it commits: candles are few, however many the trades."""
 
 
+@dataclass(frozen=True)
+class CandleStream:
+    """Which trades of the log become the candles of which table."""
+
+    group: str
+    """The stage's name and its consumer group."""
+    topic: str
+    trades: Callable[[Batch, Partition], TradeColumns]
+    """What a batch of the topic holds for this stage."""
+    table: Table
+    rows: Callable[[pa.Table], pa.Table]
+    """Rows of `candles_1m` as rows of the table."""
+    state: str
+    """Property of the table's snapshots: the open minutes and the offsets as of the commit."""
+    lateness_us: int
+    """How far behind its product's newest trade a minute may have ended and still be open."""
+    edges: Mapping[str, Iterable[int]]
+    """By product the ids that are known to be trades of other days."""
+
+
+def live(lateness_minutes: int) -> CandleStream:
+    """Return the stream that keeps `candles_1m`."""
+    return CandleStream(
+        *(CANDLES, TRADES, trade_columns, CANDLES_1M, lambda rows: rows, STATE),
+        lateness_us=lateness_minutes * MINUTE_US,
+        edges={},
+    )
+
+
 class CandlesStage:
-    """A `Stage` that keeps `candles_1m`.
+    """A `Stage` that keeps a table of candles.
 
     The open minutes and the offsets lie in the snapshot that they produced, so a restart goes on exactly
     there. The table takes a row only if it counts at least as many trades as the one it has, so what a seal
     has rebuilt with more trades stays.
     """
 
-    name = CANDLES
-
-    def __init__(self, spine: Spine, store: PaimonStore, *, lateness_minutes: int) -> None:
+    def __init__(
+        self, spine: Spine, store: PaimonStore, stream: CandleStream, freeing: Freeing | None = None
+    ) -> None:
+        """Start where the table says; `freeing` tells the log what may go, in its own way where given."""
         self._spine = spine
         self._store = store
-        self._lateness_us = lateness_minutes * MINUTE_US
+        self._stream = stream
         self._restore()
-        self._freeing = Freeing(spine, CANDLES, synced=True)
+        self._freeing = freeing or Freeing(spine, stream.group, synced=True)
+
+    @property
+    def name(self) -> str:
+        """See `Stage.name`."""
+        return self._stream.group
 
     def _restore(self) -> None:
         """Go back to what the table says.
@@ -46,13 +85,16 @@ class CandlesStage:
         Raises:
             StateError: the state there can't be read.
         """
-        saved = self._store.properties(CANDLES_1M).get(STATE)
+        stream = self._stream
+        saved = self._store.properties(stream.table).get(stream.state)
         offsets: dict[int, int] = {}
         if saved is None:
-            self._minutes = OpenMinutes(self._lateness_us)
+            self._minutes = OpenMinutes(stream.lateness_us)
         else:
-            self._minutes, offsets = OpenMinutes.restored(saved, self._lateness_us)
-        self._reader = TopicReader(self._spine, TRADES, offsets)
+            self._minutes, offsets = OpenMinutes.restored(saved, stream.lateness_us)
+        for product, trade_ids in stream.edges.items():
+            self._minutes.know(product, trade_ids)
+        self._reader = TopicReader(self._spine, stream.topic, offsets)
         self._newest_us = dict(self._minutes.watermark_us)
         self._in_doubt = False
 
@@ -72,8 +114,9 @@ class CandlesStage:
         for _ in range(READS_PER_COMMIT):
             batches = self._reader.read(MESSAGES_PER_PARTITION)
             for partition, batch in batches:
-                added = self._minutes.add(trade_columns(batch, partition))
-                messages += len(batch.payloads)
+                trades = self._stream.trades(batch, partition)
+                added = self._minutes.add(trades)
+                messages += len(trades)
                 duplicates += added.duplicates
                 too_late += added.too_late
             self._reader.advance(batches)
@@ -81,21 +124,32 @@ class CandlesStage:
             if not behind:
                 break
         if not messages:
-            return StepResult()
+            return StepResult(behind=behind)
         self._commit()
-        COMMIT_SECONDS.labels(CANDLES, CANDLES_1M.name).observe(time.perf_counter() - started)
+        COMMIT_SECONDS.labels(self.name, self._stream.table.name).observe(time.perf_counter() - started)
         self._freeing.after_commit(self._reader.offsets)
-        return StepResult({TRADES: messages}, behind, duplicates, too_late)
+        return StepResult({self._stream.topic: messages}, behind, duplicates, too_late)
 
     def _commit(self) -> None:
+        stream = self._stream
         offsets = {partition.number: offset for partition, offset in self._reader.offsets.items()}
         candles, complete = self._minutes.changed()
-        self._store.upsert(
-            CANDLES_1M, to_table(candles, complete), properties={STATE: self._minutes.saved(offsets)}
-        )
+        rows = stream.rows(to_table(candles, complete))
+        self._store.upsert(stream.table, rows, properties={stream.state: self._minutes.saved(offsets)})
         self._minutes.settle()
         self._newest_us = dict(self._minutes.watermark_us)
-        self._store.maintain(CANDLES_1M)
+        self._store.maintain(stream.table)
+
+    def begin_at_end(self) -> None:
+        """Go on at the log's end and commit that: what waits there was published for an earlier start."""
+        for partition in self._reader.offsets:
+            self._reader.skip_to(partition, self._spine.end(partition))
+        self._commit()
+
+    def end(self) -> None:
+        """Let the table forget the stage's state: nothing more will come."""
+        table = self._stream.table
+        self._store.upsert(table, table.schema.empty_table(), properties={self._stream.state: None})
 
     def lag(self) -> dict[Partition, int]:
         """See `Stage.lag`."""

@@ -30,7 +30,7 @@ from lakehouse.market.intake import IntakeCount
 from lakehouse.market.product import MAX_LENGTH, is_product
 from lakehouse.market.quarantine import Refused
 from lakehouse.market.quote import NO_IMBALANCE, QUOTE_RECORD, QUOTE_RECORD_VERSION
-from lakehouse.market.trade import TRADE_RECORD, TRADE_RECORD_VERSION, Side, Source
+from lakehouse.market.trade import REPLAY_RECORD, TRADE_RECORD, TRADE_RECORD_VERSION, Side, Source
 from lakehouse.market.trade_columns import TradeColumns
 from lakehouse.stores.schemas import BOOK, GAPS, INTAKE, PRICE, QUARANTINE, QUOTES, TRADES, Table
 from streaming.spine import topics
@@ -150,7 +150,27 @@ def trade_columns(batch: Batch, partition: Partition) -> TradeColumns:
     Raises:
         MalformedMessageError: a message is no trade record.
     """
-    records = trade_records(batch, partition)
+    return _trade_columns(
+        trade_records(batch, partition), batch, partition, np.asarray(batch.published_us, dtype=np.int64)
+    )
+
+
+def replayed_columns(number: int, batch: Batch, partition: Partition) -> TradeColumns:
+    """Return a batch of `replay` as candles take it: the trades of one replay, in the order of the log.
+
+    They were recorded when they came first, so that their candles are those of then.
+
+    Raises:
+        MalformedMessageError: a message is no replayed trade.
+    """
+    records = _records(batch, partition, REPLAY_RECORD, TRADE_RECORD_VERSION)
+    recorded_us = np.ascontiguousarray(records["recorded_us"])
+    trades = _trade_columns(records, batch, partition, recorded_us)
+    own = records["replay"] == number
+    return trades if own.all() else trades.where(own)
+
+
+def _trade_columns(records: Records, batch: Batch, partition: Partition, recorded_us: Int64s) -> TradeColumns:
     names, codes = products(records, batch, partition)
     with _located(batch, partition):
         check_codes(records["taker_side"], _SIDES, "taker side")
@@ -164,7 +184,7 @@ def trade_columns(batch: Batch, partition: Partition) -> TradeColumns:
         taker_buys=records["taker_side"] == Side.BUY,
         late=records["late"] != 0,
         exchange=np.ascontiguousarray(records["exchange"]),
-        recorded_us=np.asarray(batch.published_us, dtype=np.int64),
+        recorded_us=recorded_us,
     )
 
 

@@ -138,12 +138,15 @@ class Freeing:
         Raises:
             SpineError: the log did not take them; they are committed another time.
         """
-        if not now and time.monotonic() < self._due:
+        if not self._is_due(now):
             return
         if self._synced:
             os.sync()
         self._spine.commit(self._group, offsets)
         self._due = time.monotonic() + FREE_EVERY_SECONDS
+
+    def _is_due(self, now: bool) -> bool:
+        return now or time.monotonic() >= self._due
 
 
 def beginning(batch: Batch, max_bytes: int) -> Batch:

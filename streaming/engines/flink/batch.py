@@ -1,11 +1,11 @@
-"""Flink's batch jobs over the tables: candles of a product's day rebuilt or rolled up, a table compacted.
+"""Flink's batch jobs over the tables: candles of a product's day rebuilt, a Paimon table compacted.
 
 Each function returns when its job has finished. A job left behind by a caller that died is cancelled first:
 two of them at one partition would get in each other's way.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -72,19 +72,10 @@ def rebuild_day(
         FlinkTimeoutError: it took too long and was cancelled.
         FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
     """
-    if len(edges) > 2:
-        raise EdgesError(f"a day has two edges, and {len(edges)} ids were given")
-    edge, other_edge = ([str(edge) for edge in edges] + ["", ""])[:2]
-    parameters: Parameters = {
-        "namespace": Name(target.namespace),
-        "snapshot_id": snapshot_id,
-        "product": product,
-        "day": day.isoformat(),
-        "edge": edge,
-        "other_edge": other_edge,
-    }
-    job = f"candles of {checked_product(product)} {day.isoformat()}"
-    return _run(target, job, "rebuild_day", parameters, timeout_seconds, on_progress)
+    of_day = _candles_of_day(target, "candles", product, day, snapshot_id, edges)
+    into = _partition(target, product, day)
+    made = [*statements("candles_of_day", of_day), *statements("rebuild_day", into)]
+    return _followed(target, str(of_day["job_name"]), made, timeout_seconds, on_progress)
 
 
 def roll_up_day(
@@ -115,31 +106,89 @@ def roll_up_day(
         FlinkTimeoutError: it took too long and was cancelled.
         FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
     """
+    name = f"lakehouse {target.shared_name} {table.name} of {checked_product(product)} {day.isoformat()}"
     parameters: Parameters = {
-        "namespace": Name(target.namespace),
+        **_partition(target, product, day),
+        "job_name": name,
         "table": Name(table.name),
         "minutes": WIDTH_US[table.name] // MINUTE_US,
-        "product": product,
+    }
+    made = statements("roll_up_day", parameters)
+    return _followed(target, name, made, timeout_seconds, on_progress)
+
+
+def replay_day(
+    target: FlinkTarget,
+    product: str,
+    day: date,
+    *,
+    replay_id: str,
+    snapshot_id: int,
+    edges: Sequence[int] = (),
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> str:
+    """Put what `rebuild_day` makes of a product's day into `replay_candles_1m`, and return the job's id.
+
+    The candles of other replays stay; nobody else may write to the table meanwhile. For the arguments and
+    errors see `rebuild_day`.
+    """
+    of_day = _candles_of_day(target, f"replay {replay_id}", product, day, snapshot_id, edges)
+    into: Parameters = {
+        **_partition(target, product, day),
+        "replay_id": replay_id,
+        "snapshot_id": snapshot_id,
+        "gone": replay_id,
+    }
+    made = [*statements("candles_of_day", of_day), *statements("replay_day", into)]
+    return _followed(target, str(of_day["job_name"]), made, timeout_seconds, on_progress)
+
+
+def drop_replays(
+    target: FlinkTarget,
+    product: str,
+    day: date,
+    replay_ids: Collection[str],
+    *,
+    timeout_seconds: float = BATCH_SECONDS,
+) -> str:
+    """Take the candles of replays out of a product's day, and return the job's id; see `replay_day`."""
+    name = f"lakehouse {target.shared_name} without replays {checked_product(product)} {day.isoformat()}"
+    gone = {**_partition(target, product, day), "job_name": name, "gone": " ".join(sorted(replay_ids))}
+    made = statements("drop_replays", gone)
+    return _followed(target, name, made, timeout_seconds, lambda _progress: None)
+
+
+def _partition(target: FlinkTarget, product: str, day: date) -> Parameters:
+    return {
+        "namespace": Name(target.namespace),
+        "product": checked_product(product),
         "day": day.isoformat(),
     }
-    job = f"{table.name} of {checked_product(product)} {day.isoformat()}"
-    return _run(target, job, "roll_up_day", parameters, timeout_seconds, on_progress)
 
 
-def _run(
-    target: FlinkTarget,
-    job: str,
-    file: str,
-    parameters: Parameters,
-    timeout_seconds: float,
-    on_progress: OnProgress,
+def _candles_of_day(
+    target: FlinkTarget, what: str, product: str, day: date, snapshot_id: int, edges: Sequence[int]
+) -> Parameters:
+    if len(edges) > 2:
+        raise EdgesError(f"a day has two edges, and {len(edges)} ids were given")
+    edge, other_edge = ([str(edge) for edge in edges] + ["", ""])[:2]
+    return {
+        **_partition(target, product, day),
+        "job_name": f"lakehouse {target.shared_name} {what} of {product} {day.isoformat()}",
+        "snapshot_id": snapshot_id,
+        "edge": edge,
+        "other_edge": other_edge,
+    }
+
+
+def _followed(
+    target: FlinkTarget, name: str, made: list[str], timeout_seconds: float, on_progress: OnProgress
 ) -> str:
-    """Run a file that ends with an INSERT, and return its job's id once that has finished."""
-    name = f"lakehouse {target.shared_name} {job}"
+    """Run statements of which the last is an INSERT, wait for its job, and return the job's id."""
     with target.job_manager() as manager:
         _cancel_left_behind(manager, name)
         with target.session() as session:
-            made = statements(file, {"job_name": name, **parameters})
             job_id = session.run_all(made, timeout_seconds=_STATEMENT_SECONDS).job_id
         if job_id is None:
             raise StatementError("Flink took the INSERT and named no job: is this gateway of version 1.20?")

@@ -11,7 +11,7 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M
 from streaming.engines.embedded.archive import ArchiveStage
-from streaming.engines.embedded.candles import CandlesStage
+from streaming.engines.embedded.candles import CandlesStage, live
 from streaming.engines.overdue import rebuild_overdue
 from streaming.engines.rebuilding import rebuilder
 from streaming.spine.sqlite import SqliteSpine
@@ -25,7 +25,7 @@ def test_what_came_too_late_is_made_from_the_archive(spine: SqliteSpine, home: H
     recorded = publish_in_batches(spine, newer + older, 200)
     with IcebergStore.open(home) as archive, PaimonStore.open(home) as candles:
         ArchiveStage(spine, archive).step()
-        result = CandlesStage(spine, candles, lateness_minutes=10).step()
+        result = CandlesStage(spine, candles, live(10)).step()
         assert result.too_late == len({(t["product"], t["trade_id"]) for t in older})
         assert all(start > START + 2 * day_us for _, start in from_rows(candles.scan(CANDLES_1M).to_pylist()))
         rebuild_days = rebuilder(load_settings(home=home.root), home, archive, candles)
@@ -35,4 +35,4 @@ def test_what_came_too_late_is_made_from_the_archive(spine: SqliteSpine, home: H
         assert from_rows(candles.scan(CANDLES_1M).to_pylist()) == reference(recorded)
         assert rebuild_overdue(archive, candles, rebuild_days) == []
         # The stage goes on from its own state, which the rebuild carried along.
-        assert CandlesStage(spine, candles, lateness_minutes=10).step().messages == {}
+        assert CandlesStage(spine, candles, live(10)).step().messages == {}

@@ -244,6 +244,15 @@ def test_a_group_that_reads_no_more_holds_nothing(open_spine: OpenSpine) -> None
     assert spine.retain({TRADES: ["bridge"]}, max_age_us=ALL_AGES, max_bytes=0) > 50
 
 
+def test_retention_of_one_topic_leaves_the_others_alone(open_spine: OpenSpine) -> None:
+    spine = open_spine()
+    spine.publish({TRADES_0: long_messages(100)})
+    spine.commit("hot", {TRADES_0: 100})
+    assert spine.retain({"replay": ("replay",)}, max_age_us=ALL_AGES, max_bytes=0) == 0
+    assert spine.start(TRADES_0) == 0
+    assert spine.committed("hot", TRADES_0) == 100
+
+
 def test_an_emptied_partition_goes_on_where_it_ended(open_spine: OpenSpine) -> None:
     spine = open_spine()
     spine.publish({TRADES_0: long_messages(100)})

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from lakehouse.settings import load_settings
-from streaming.spine.topics import ARCHIVE, BRIDGE, CANDLES, FEED, HOT, TOPICS, readers
+from streaming.spine.topics import ARCHIVE, BRIDGE, CANDLES, FEED, HOT, REPLAY, TOPICS, readers
 from streaming.workers import roster
 
 EVERYWHERE = {
     "gaps": (ARCHIVE,),
     "quarantine": (ARCHIVE, FEED),
     "intake": (ARCHIVE, FEED),
+    "replay": (REPLAY,),
     "sessions": (FEED,),
 }
 
@@ -37,5 +38,5 @@ def test_the_readers_of_each_topic(chosen: dict[str, Any], market: dict[str, tup
     found = readers(settings)
     assert dict(found) == market | EVERYWHERE
     assert tuple(found) == TOPICS
-    groups = {group for groups in found.values() for group in groups} - {FEED}
+    groups = {group for groups in found.values() for group in groups} - {FEED, REPLAY}
     assert groups == set(roster.readers(settings))

@@ -20,7 +20,7 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
 from streaming.engines.embedded import candles, stage
 from streaming.engines.embedded.archive import ArchiveStage
-from streaming.engines.embedded.candles import STATE, CandlesStage
+from streaming.engines.embedded.candles import STATE, CandlesStage, live
 from streaming.engines.embedded.decode import MalformedMessageError
 from streaming.spine.contract import OffsetAheadError, Partition
 from streaming.spine.sqlite import SqliteSpine
@@ -33,7 +33,7 @@ def store(home: Home) -> Iterator[PaimonStore]:
 
 
 def opened(spine: SqliteSpine, store: PaimonStore) -> CandlesStage:
-    return CandlesStage(spine, store, lateness_minutes=10)
+    return CandlesStage(spine, store, live(10))
 
 
 def drain(running: CandlesStage) -> None:

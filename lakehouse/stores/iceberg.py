@@ -6,7 +6,7 @@ meanwhile; readers need no lock and see one snapshot. `iceberg_catalog` says whe
 keeps the tables small.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
@@ -54,11 +54,16 @@ from lakehouse.stores.iceberg_maintenance import (
     ExpiryResult,
     compact,
     expire,
+    readable,
+    sweep,
+    tags_of,
 )
 from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
 from lakehouse.stores.lock import TableLocks, held
+from lakehouse.stores.orphans import Sweep
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import Table
+from lakehouse.stores.versions import LADDER, Rung, Version
 
 __all__ = [
     "ForeignCommitError",
@@ -365,9 +370,19 @@ class IcebergStore:
         self._tables[table.name] = after
         return after
 
-    def named_files(self, table: Table, *, without: Collection[int] = ()) -> set[str]:
-        """Return the paths of all files that the metadata log needs, or a snapshot not among `without`."""
-        return self._manifests.named(self.current(table), without)
+    def named_files(self, table: Table) -> set[str]:
+        """Return the paths of all files that a snapshot or the metadata log needs."""
+        return self._manifests.named(self.current(table))
+
+    def files_alone(
+        self, current: PyIcebergTable, stretch: Sequence[int], before: int | None, after: int | None
+    ) -> set[str]:
+        """Return the paths that consecutive snapshots name and their neighbours don't; see `versions`."""
+        return self._manifests.alone(current, stretch, before, after)
+
+    def versions(self, table: Table) -> list[Version]:
+        """Return the versions that can be read, oldest first."""
+        return readable(self.current(table))
 
     def tag(self, table: Table, name: str, snapshot_id: int | None = None) -> None:
         """Name a snapshot (the current one where None), so that it never expires.
@@ -397,9 +412,8 @@ class IcebergStore:
             self.update(table, make)
 
     def tags(self, table: Table) -> dict[str, int]:
-        """Return the tagged snapshots by name."""
-        refs = self.current(table).metadata.refs
-        return {name: ref.snapshot_id for name, ref in refs.items() if ref.snapshot_ref_type == "tag"}
+        """Return the tagged snapshots by name; those named `held-until-…` come and go with the ladder."""
+        return tags_of(self.current(table))
 
     # Maintenance
 
@@ -418,22 +432,35 @@ class IcebergStore:
         *,
         keep: int = KEEP_SNAPSHOTS,
         grace: timedelta = GRACE,
-        pending: timedelta = PENDING,
+        ladder: Sequence[Rung] = LADDER,
     ) -> ExpiryResult:
-        """Forget old snapshots and delete files that nothing names any more; tagged snapshots stay.
+        """Forget old snapshots and delete files that nothing names any more.
+
+        Snapshots that somebody tagged stay, and so does what the ladder wants.
 
         Args:
             table: what to expire.
             keep: newest snapshots that stay.
             grace: how long a file must have been unnamed before it is deleted, for readers still at it.
+            ladder: the moments whose state stays readable.
+        """
+        return expire(self, table, keep, grace, ladder)
+
+    def sweep(self, table: Table, *, grace: timedelta = GRACE, pending: timedelta = PENDING) -> Sweep:
+        """Look through the table's folder for files that nothing names, and delete those that are due.
+
+        Args:
+            table: where to look.
+            grace: how long a file must have been unnamed.
             pending: the same for a file that no snapshot has named yet: it may wait for its commit.
         """
-        return expire(self, table, keep, grace, pending)
+        return sweep(self, table, grace, pending)
 
     def maintain(self, table: Table) -> None:
         """Compact and expire what is due; cheap when nothing is, so call it after each commit."""
-        current = self.current(table)
-        if len(current.metadata.snapshots) >= 2 * KEEP_SNAPSHOTS:
+        metadata = self.current(table).metadata
+        tagged = {ref.snapshot_id for ref in metadata.refs.values()}
+        if len(metadata.snapshots) - len(tagged) >= 2 * KEEP_SNAPSHOTS:
             self.compact(table)
             self.expire(table)
 

@@ -26,8 +26,9 @@ from lakehouse.stores.schemas import TABLES, Table
 _TABLE_PROPERTIES: Final = {
     "format-version": "2",
     "write.parquet.compression-codec": "zstd",
-    # Old metadata files stay named this long; expire deletes them after that.
-    "write.metadata.previous-versions-max": "10",
+    # A commit deletes the metadata file of the commit so many before it: no reader opens that any more.
+    "write.metadata.previous-versions-max": "30",
+    "write.metadata.delete-after-commit.enabled": "true",
     # Flink's own commits come between ours too.
     "commit.retry.num-retries": "20",
     "commit.retry.min-wait-ms": "20",

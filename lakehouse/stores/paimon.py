@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -27,6 +28,7 @@ from pypaimon_rust.datafusion import PaimonCatalog
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
 from lakehouse.stores.lock import TableLocks, held
+from lakehouse.stores.orphans import Sweep
 from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
 from lakehouse.stores.paimon_maintenance import (
     FAN_IN,
@@ -36,9 +38,12 @@ from lakehouse.stores.paimon_maintenance import (
     ExpiryResult,
     compact,
     expire,
+    forget_tag,
+    sweep,
 )
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
+from lakehouse.stores.versions import LADDER, Recorded, Rung, Version, held_until, versions
 
 PREFIX: Final = "lakehouse."
 COMMIT: Final = "lakehouse.commit"
@@ -83,6 +88,7 @@ class PaimonStore:
         self._tables: dict[str, FileStoreTable] = {}
         self._writers: dict[str, UpsertWriter] = {}
         self._unmaintained: dict[str, int] = {}
+        self._ladder_tags: dict[str, dict[str, Snapshot]] = {}
 
     @classmethod
     def open(cls, home: Home) -> Self:
@@ -360,8 +366,40 @@ class PaimonStore:
 
     def untag(self, table: Table, name: str) -> None:
         """Remove a tag; the files that only it named are deleted by a later expiry."""
-        with self.lock(table):
-            self.opened(table).delete_tag(name)
+        forget_tag(self, table, name)
+
+    def tags(self, table: Table) -> dict[str, int]:
+        """Return the tagged snapshots by name; those named `held-until-…` come and go with the ladder."""
+        return {name: snapshot.id for name, snapshot in self._tagged(table).items()}
+
+    def _tagged(self, table: Table) -> dict[str, Snapshot]:
+        manager = self.opened(table).tag_manager()
+        names = manager.list_tags() if Path(manager.tag_directory()).exists() else []
+        # There may be hundreds of the ladder's. A name of somebody else's may come back for another snapshot.
+        known = self._ladder_tags.get(table.name, {})
+        found = {name: known.get(name) or manager.get_or_throw(name).trim_to_snapshot() for name in names}
+        self._ladder_tags[table.name] = {n: one for n, one in found.items() if held_until(n) is not None}
+        return found
+
+    def live(self, table: Table) -> list[int]:
+        """Return the ids of the snapshots that have not expired, oldest first; tags aside."""
+        return [snapshot.id for snapshot in self.opened(table).snapshot_manager().list_snapshots()]
+
+    def history(self, table: Table) -> dict[int, Snapshot]:
+        """Return all snapshots that can be read, those of tags among them, by id, oldest first."""
+        found = {snapshot.id: snapshot for snapshot in self._tagged(table).values()}
+        for snapshot in self.opened(table).snapshot_manager().list_snapshots():
+            found[snapshot.id] = snapshot
+        return dict(sorted(found.items()))
+
+    def versions(self, table: Table) -> list[Version]:
+        """Return the versions that can be read, oldest first."""
+        recorded = [
+            Recorded(one.id, one.time_millis, one.id - 1 if one.id > 1 else None)
+            for one in self.history(table).values()
+        ]
+        ends = {snapshot_id: held_until(name) for name, snapshot_id in self.tags(table).items()}
+        return versions(recorded, {key: until for key, until in ends.items() if until is not None})
 
     # Maintenance
 
@@ -369,15 +407,29 @@ class PaimonStore:
         """Merge each partition with at least `fan_in` files into one; see `paimon_maintenance`."""
         return compact(self, table, fan_in)
 
-    def expire(self, table: Table, *, keep: int = KEEP_SNAPSHOTS, grace: timedelta = GRACE) -> ExpiryResult:
-        """Forget old snapshots and delete files that nothing names any more; tagged ones stay.
+    def expire(
+        self,
+        table: Table,
+        *,
+        keep: int = KEEP_SNAPSHOTS,
+        grace: timedelta = GRACE,
+        ladder: Sequence[Rung] = LADDER,
+    ) -> ExpiryResult:
+        """Forget old snapshots and delete files that nothing names any more.
+
+        What somebody tagged stays, and what the ladder wants is tagged.
 
         Args:
             table: what to expire.
             keep: newest snapshots that stay.
             grace: how long a file must have been unnamed before it is deleted, for readers still at it.
+            ladder: the moments whose state stays readable.
         """
-        return expire(self, table, keep, grace)
+        return expire(self, table, keep, grace, ladder)
+
+    def sweep(self, table: Table, *, grace: timedelta = GRACE) -> Sweep:
+        """Look through the table's folder for files that nothing names, and delete those that are due."""
+        return sweep(self, table, grace)
 
     def maintain(self, table: Table) -> None:
         """Compact and expire what is due; costs nothing between, so call it after each commit."""

@@ -77,6 +77,8 @@ def _any_value(kind: pa.DataType, number: int) -> Any:
         return number % 2 == 0
     if pa.types.is_integer(kind):
         return number if number % 2 else 2 ** (kind.bit_width - 1) - 1 - number
+    if pa.types.is_floating(kind):
+        return (-1.0) ** number * 10.0 ** (308 - 600 * number // 4)
     if pa.types.is_binary(kind):
         return bytes(range(256))
     return f"wörd '\"\\ {number}"

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as PyIcebergTable
@@ -249,14 +250,20 @@ class IcebergStore:
         """
         files = self.data_files(table, product=product, day=day, snapshot_id=snapshot_id)
         row_product = product if "product" not in table.partition_by else None
-        return read_files(table, [file.file_path for file in files], columns, row_product, encoded=encoded)
+        row_day = day if "day" not in table.partition_by else None
+        paths = [file.file_path for file in files]
+        return read_files(table, paths, columns, row_product, day=row_day, encoded=encoded)
 
     def read(self, table: Table, files: Sequence[DataFile]) -> pa.Table:
         """Return all rows of data files, which `data_files` named; to `replace` just these."""
         return read_files(table, [file.file_path for file in files], None, None)
 
     def partitions(self, table: Table, *, snapshot_id: int | None = None) -> list[PartitionStats]:
-        """Return what each partition holds, ordered by day and product; reads manifests only."""
+        """Return what each partition holds, ordered by day and product; reads manifests only.
+
+        Raises:
+            IcebergStoreError: the table isn't partitioned by day.
+        """
         current = self.current(table)
         return statistics(table, self._manifests.files(current, self._snapshot(current, snapshot_id)))
 
@@ -326,8 +333,8 @@ class IcebergStore:
             FilesReplacedError: another writer has replaced one of the files.
             CommitConflictError: other programs left no moment to commit in.
         """
-        if "product" not in table.partition_by:
-            raise IcebergStoreError(f"{table.name} has no partitions by product to replace")
+        if set(table.partition_by) != {"day", "product"}:
+            raise IcebergStoreError(f"{table.name} has no partitions by day and product to replace")
         if wrong := [key for key in properties or {} if not key.startswith(PREFIX) or _reserved(key)]:
             raise IcebergStoreError(f"properties must be named {PREFIX}<something of yours>, not {wrong}")
         key = PartitionKey(day, checked_product(product))
@@ -343,6 +350,51 @@ class IcebergStore:
                 added,
                 removed=frozenset(file.file_path for file in removed),
                 properties=dict(properties or {}) | added_up(current, counters or {}),
+            )
+            return self.commit(table, change)
+
+    def replace_days(self, table: Table, product: str, days: Collection[date], rows: pa.Table) -> int | None:
+        """Make `rows` the content of a product's days, in one snapshot, and return its id.
+
+        For tables with a few rows a day: they are partitioned by product alone, and the product's rows lie in
+        one file, ordered by day and key, that is written anew. Rows of its other days stay, and so does what
+        other programs add meanwhile.
+
+        Args:
+            table: one that is partitioned by product only.
+            product: whose rows.
+            days: the UTC days that the rows stand for; a day without a row becomes empty.
+            rows: all of them of this product and of these days.
+
+        Returns:
+            The new snapshot, or the current one where the days hold just these rows already.
+
+        Raises:
+            RowsMismatchError: the rows don't fit the table, the product or the days.
+            CommitConflictError: other programs left no moment to commit in.
+        """
+        if table.partition_by != ("product",):
+            raise IcebergStoreError(f"{table.name} is not partitioned by product alone: use replace")
+        key = PartitionKey(None, checked_product(product))
+        given = checked_rows(table, rows)
+        these_days = pa.array(days, pa.date32())
+        fits = pc.and_(pc.equal(given["product"], product), pc.is_in(given["day"], these_days))
+        if given.num_rows and not pc.all(fits).as_py():
+            raise RowsMismatchError(f"rows of other products or days given for {product} on {len(days)} days")
+        order = [(name, "ascending") for name in dict.fromkeys(("day", *table.key))]
+        with self.lock(table):
+            current = self.current(table)
+            files = self.data_files(table, product=product)
+            there = self.read(table, files)
+            others = there.filter(pc.invert(pc.is_in(there["day"], these_days)))
+            wanted = pa.concat_tables([others, given.cast(there.schema)]).sort_by(order)
+            if wanted.equals(there.sort_by(order)):
+                return self.snapshot_id(table)
+            parts = [(key, wanted)] if wanted.num_rows else []
+            change = Change(
+                Operation.OVERWRITE,
+                write_files(table, Path(current.metadata.location), parts),
+                removed=frozenset(file.file_path for file in files),
             )
             return self.commit(table, change)
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -42,28 +42,30 @@ _ENCODED = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(frozen=True)
 class PartitionKey:
-    """What a file's rows have in common; `product` is None where a table is partitioned by day only."""
+    """What a file's rows have in common; None is what the table isn't partitioned by."""
 
-    day: date
+    day: date | None
     product: str | None
 
     @property
     def record(self) -> Record:
-        """The key as manifests hold it."""
-        days = (self.day - _EPOCH).days
-        return Record(days) if self.product is None else Record(days, self.product)
+        """The key as manifests hold it: the day as a number, the product as text."""
+        days = None if self.day is None else (self.day - _EPOCH).days
+        return Record(*(value for value in (days, self.product) if value is not None))
 
     @property
     def folder(self) -> str:
         """Where its files lie below the table's data folder."""
-        if self.product is None:
-            return f"day={self.day.isoformat()}"
-        return f"day={self.day.isoformat()}/product={checked_product(self.product)}"
+        day = None if self.day is None else f"day={self.day.isoformat()}"
+        product = None if self.product is None else f"product={checked_product(self.product)}"
+        return "/".join(part for part in (day, product) if part is not None)
 
     @classmethod
     def of(cls, data_file: DataFile) -> "PartitionKey":
         """Return the partition of a data file."""
         values = data_file.partition
+        if isinstance(values[0], str):
+            return cls(None, values[0])
         return cls(_EPOCH + timedelta(days=values[0]), values[1] if len(values) > 1 else None)
 
 
@@ -95,14 +97,14 @@ def split_by_partition(table: Table, rows: pa.Table) -> Iterator[tuple[Partition
     """
     if rows.num_rows == 0:
         return
-    days = rows["day"].combine_chunks().dictionary_encode()
-    codes = days.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    by_product = "product" in table.partition_by
-    products: list[str] = []
-    if by_product:
-        encoded = rows["product"].combine_chunks().dictionary_encode()
-        products = [checked_product(product) for product in encoded.dictionary.to_pylist()]
-        codes = codes * len(products) + encoded.indices.to_numpy(zero_copy_only=False)
+    codes = np.zeros(rows.num_rows, dtype=np.int64)
+    values: dict[str, list[Any]] = {}
+    for name in table.partition_by:
+        encoded = rows[name].combine_chunks().dictionary_encode()
+        values[name] = encoded.dictionary.to_pylist()
+        codes = codes * len(values[name]) + encoded.indices.to_numpy(zero_copy_only=False)
+    for product in values.get("product", ()):
+        checked_product(product)
     keys = [codes]
     if "trade_id" in table.schema.names:
         keys.insert(0, rows["trade_id"].to_numpy())
@@ -112,11 +114,12 @@ def split_by_partition(table: Table, rows: pa.Table) -> Iterator[tuple[Partition
         codes = codes[order]
     starts = np.concatenate(([0], np.flatnonzero(np.diff(codes)) + 1))
     ends = np.append(starts[1:], len(codes))
-    day_values = days.dictionary.to_pylist()
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        day, product = divmod(int(codes[start]), len(products)) if by_product else (int(codes[start]), None)
-        key = PartitionKey(day_values[day], None if product is None else products[product])
-        yield key, rows.slice(start, end - start)
+        code, of = int(codes[start]), {}
+        for name in reversed(table.partition_by):
+            code, position = divmod(code, len(values[name]))
+            of[name] = values[name][position]
+        yield PartitionKey(of.get("day"), of.get("product")), rows.slice(start, end - start)
 
 
 def write_files(
@@ -187,15 +190,17 @@ def read_files(
     columns: Sequence[str] | None,
     product: str | None,
     *,
+    day: date | None = None,
     encoded: bool = False,
 ) -> pa.Table:
-    """Return the rows of data files, in the table's types; with `product`, only that product's.
+    """Return the rows of data files, in the table's types; with `product` and `day`, only those of them.
 
     Args:
         table: whose files they are.
         paths: the files.
         columns: names; all where None.
         product: only its rows; all where None.
+        day: only rows of this UTC day; all where None.
         encoded: leave texts as dictionaries, as they lie in the files.
 
     Raises:
@@ -207,14 +212,15 @@ def read_files(
         fields = [field.with_type(_ENCODED) if field.type == pa.string() else field for field in fields]
     schema = pa.schema(fields)
     texts = [field.name for field in fields if encoded and field.type == _ENCODED]
-    read = wanted if product is None or "product" in wanted else [*wanted, "product"]
+    conditions = {name: value for name, value in (("product", product), ("day", day)) if value is not None}
+    read = list(dict.fromkeys((*wanted, *conditions)))
     if len(paths) > _THREADS:
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(pool.map(lambda path: _read_file(path, read, texts, threads=False), paths))
     else:
         parts = [_read_file(path, read, texts, threads=True) for path in paths]
-    if product is not None:
-        parts = [part.filter(pc.equal(part["product"], product)) for part in parts]
+    for name, value in conditions.items():
+        parts = [part.filter(pc.equal(part[name], value)) for part in parts]
     return pa.concat_tables([part.select(wanted).cast(schema) for part in parts] or [schema.empty_table()])
 
 

@@ -8,6 +8,7 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile
 from pyiceberg.types import LongType
 
+from lakehouse.stores.iceberg_commit import IcebergStoreError
 from lakehouse.stores.iceberg_files import PartitionKey
 from lakehouse.stores.schemas import Table
 
@@ -27,11 +28,17 @@ class PartitionStats:
 
 def may_hold(key: PartitionKey, product: str | None, day: date | None) -> bool:
     """Tell whether a file of this partition can hold rows of a product and day (None: of any)."""
-    return (day is None or key.day == day) and (product is None or key.product in (None, product))
+    return (day is None or key.day in (None, day)) and (product is None or key.product in (None, product))
 
 
 def statistics(table: Table, files: Iterable[DataFile]) -> list[PartitionStats]:
-    """Return what each partition holds, ordered by day and product."""
+    """Return what each partition holds, ordered by day and product.
+
+    Raises:
+        IcebergStoreError: the table isn't partitioned by day.
+    """
+    if "day" not in table.partition_by:
+        raise IcebergStoreError(f"the manifests of {table.name} know no days: count its rows")
     grouped: dict[PartitionKey, list[DataFile]] = {}
     for file in files:
         grouped.setdefault(PartitionKey.of(file), []).append(file)
@@ -43,6 +50,7 @@ def statistics(table: Table, files: Iterable[DataFile]) -> list[PartitionStats]:
 def _stats(key: PartitionKey, files: list[DataFile], trade_id: int) -> PartitionStats:
     lowest = [int(from_bytes(LongType(), file.lower_bounds[trade_id])) for file in files if trade_id]
     highest = [int(from_bytes(LongType(), file.upper_bounds[trade_id])) for file in files if trade_id]
+    assert key.day is not None  # seen by the caller
     return PartitionStats(
         key.day,
         key.product,

@@ -23,7 +23,8 @@ def checked_rows(table: Table, rows: pa.Table) -> pa.Table:
     for field, column in zip(table.schema, rows.columns, strict=True):
         if not field.nullable and column.null_count:
             raise RowsMismatchError(f"rows for {table.name}: {field.name} is empty in {column.null_count}")
-        if pa.types.is_floating(column.type):  # Arrow would round it to a decimal
+        if pa.types.is_floating(column.type) and not pa.types.is_floating(field.type):
+            # Arrow would round it.
             raise RowsMismatchError(f"rows for {table.name}: {field.name} holds floats, not {field.type}")
     try:
         return rows.cast(table.schema)

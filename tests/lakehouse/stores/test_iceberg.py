@@ -212,7 +212,7 @@ def test_rows_that_do_not_fit_are_refused_and_change_nothing(home: Home) -> None
             store.replace(TRADES, "ETH-USD", DAY, good)
         with pytest.raises(RowsMismatchError):
             store.replace(TRADES, "BTC-USD", date(2020, 1, 1), good)
-        with pytest.raises(IcebergStoreError, match="partitions by product"):
+        with pytest.raises(IcebergStoreError, match="partitions by day and product"):
             store.replace(GAPS, "BTC-USD", DAY, GAPS.schema.empty_table())
         with pytest.raises(IcebergStoreError, match="lakehouse"):
             store.replace(TRADES, "BTC-USD", DAY, good, properties={"lakehouse.offset.0": "1"})

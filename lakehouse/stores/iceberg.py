@@ -6,10 +6,9 @@ meanwhile; readers need no lock and see one snapshot. `iceberg_catalog` says whe
 keeps the tables small.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +41,7 @@ from lakehouse.stores.iceberg_commit import (
 )
 from lakehouse.stores.iceberg_files import (
     PartitionKey,
+    field_ids,
     read_files,
     split_by_partition,
     write_files,
@@ -99,11 +99,11 @@ class IcebergStore:
 
     @classmethod
     def open(cls, home: Home) -> Self:
-        """Open the catalog; create it and the tables where they are absent.
+        """Open the catalog; create it and the tables where they are absent, evolve older ones.
 
         Raises:
             CatalogError: the catalog can't be reached or is not this home's.
-            IcebergStoreError: a table there has other columns than `schemas` says.
+            IcebergStoreError: a table there has other columns than `schemas` says, and can't be evolved.
         """
         home.iceberg.mkdir(parents=True, exist_ok=True)
         with held(home.locks, "iceberg-catalog"):
@@ -249,14 +249,26 @@ class IcebergStore:
             SnapshotGoneError: the snapshot has expired.
         """
         files = self.data_files(table, product=product, day=day, snapshot_id=snapshot_id)
-        row_product = product if "product" not in table.partition_by else None
-        row_day = day if "day" not in table.partition_by else None
+        # Files of an earlier partitioning may hold other products, too.
+        keys = [PartitionKey.of(file) for file in files]
+        row_product = product if any(key.product is None for key in keys) else None
+        row_day = day if any(key.day is None for key in keys) else None
         paths = [file.file_path for file in files]
-        return read_files(table, paths, columns, row_product, day=row_day, encoded=encoded)
+        ids = self.field_ids(table)
+        return read_files(table, ids, paths, columns, row_product, day=row_day, encoded=encoded)
 
     def read(self, table: Table, files: Sequence[DataFile]) -> pa.Table:
         """Return all rows of data files, which `data_files` named; to `replace` just these."""
-        return read_files(table, [file.file_path for file in files], None, None)
+        paths = [file.file_path for file in files]
+        return read_files(table, self.field_ids(table), paths, None, None)
+
+    def field_ids(self, table: Table) -> dict[str, int]:
+        """Return the numbers by which data files know the columns, by name."""
+        return field_ids(self.current(table))
+
+    def is_evolved(self, table: Table) -> bool:
+        """Tell whether older files may have columns of other names and types, or lack some."""
+        return len(self.current(table).metadata.schemas) > 1
 
     def partitions(self, table: Table, *, snapshot_id: int | None = None) -> list[PartitionStats]:
         """Return what each partition holds, ordered by day and product; reads manifests only.
@@ -265,7 +277,8 @@ class IcebergStore:
             IcebergStoreError: the table isn't partitioned by day.
         """
         current = self.current(table)
-        return statistics(table, self._manifests.files(current, self._snapshot(current, snapshot_id)))
+        files = self._manifests.files(current, self._snapshot(current, snapshot_id))
+        return statistics(table, field_ids(current), files)
 
     # Writing
 
@@ -298,7 +311,7 @@ class IcebergStore:
             return self.snapshot_id(table)
         with self.lock(table):
             current = self.current(table)
-            added = write_files(table, Path(current.metadata.location), parts)
+            added = write_files(table, current, parts)
             totals = added_up(current, counters or {})
             change = Change(Operation.APPEND, added, offsets=offsets or {}, properties=totals)
             return self.commit(table, change)
@@ -344,7 +357,12 @@ class IcebergStore:
         with self.lock(table):
             current = self.current(table)
             removed = self.data_files(table, product=product, day=day) if files is None else files
-            added = write_files(table, Path(current.metadata.location), parts)
+            if any(PartitionKey.of(file) != key for file in removed):
+                raise IcebergStoreError(
+                    f"files of {table.name} from before it was partitioned by product hold other products' "
+                    "rows, too: merge them first (`maintain_tables`)"
+                )
+            added = write_files(table, current, parts)
             change = Change(
                 Operation.OVERWRITE,
                 added,
@@ -393,7 +411,7 @@ class IcebergStore:
             parts = [(key, wanted)] if wanted.num_rows else []
             change = Change(
                 Operation.OVERWRITE,
-                write_files(table, Path(current.metadata.location), parts),
+                write_files(table, current, parts),
                 removed=frozenset(file.file_path for file in files),
             )
             return self.commit(table, change)

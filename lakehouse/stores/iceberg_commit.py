@@ -22,7 +22,7 @@ the last checkpoint that it committed, and would commit again what it doesn't fi
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -381,22 +381,27 @@ def _write_manifests(
     ]
     existing = [_with_status(entry, ManifestEntryStatus.EXISTING, entry.snapshot_id) for entry in live]
     deleted = [_with_status(entry, ManifestEntryStatus.DELETED, snapshot_id) for entry in gone]
-    for entries in (added + existing, deleted):
-        if entries:
-            with write_manifest(
-                format_version=current.metadata.format_version,
-                spec=current.spec(),
-                schema=current.schema(),
-                output_file=current.io.new_output(
-                    f"{current.metadata.location}/metadata/{uuid.uuid4()}-m0.avro"
-                ),
-                snapshot_id=snapshot_id,
-                avro_compression="deflate",
-            ) as writer:
-                for entry in entries:
-                    writer.add_entry(entry)
-            kept.append(writer.to_manifest_file())
+    # A manifest holds files of one partitioning.
+    for spec_id, entries in _by_spec(added + existing) + _by_spec(deleted):
+        with write_manifest(
+            format_version=current.metadata.format_version,
+            spec=current.specs()[spec_id],
+            schema=current.schema(),
+            output_file=current.io.new_output(f"{current.metadata.location}/metadata/{uuid.uuid4()}-m0.avro"),
+            snapshot_id=snapshot_id,
+            avro_compression="deflate",
+        ) as writer:
+            for entry in entries:
+                writer.add_entry(entry)
+        kept.append(writer.to_manifest_file())
     return kept, [entry.data_file for entry in gone]
+
+
+def _by_spec(entries: Iterable[ManifestEntry]) -> list[tuple[int, list[ManifestEntry]]]:
+    found: dict[int, list[ManifestEntry]] = {}
+    for entry in entries:
+        found.setdefault(entry.data_file.spec_id, []).append(entry)
+    return sorted(found.items())
 
 
 def _live_files(manifest: ManifestFile) -> int:

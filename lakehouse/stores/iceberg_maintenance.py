@@ -30,7 +30,7 @@ from pyiceberg.table.update import (
 
 from lakehouse.stores import orphans
 from lakehouse.stores.iceberg_commit import Change, FilesReplacedError, apply, needed
-from lakehouse.stores.iceberg_files import PartitionKey, read_files, split_by_partition, write_files
+from lakehouse.stores.iceberg_files import PartitionKey, split_by_partition, write_files
 from lakehouse.stores.orphans import Sweep, delete_due, settle
 from lakehouse.stores.schemas import Table
 from lakehouse.stores.versions import (
@@ -86,16 +86,15 @@ def compact(store: "IcebergStore", table: Table, fan_in: int) -> CompactionResul
     groups = list(_due(store.data_files(table), fan_in))
     if not groups:
         return CompactionResult(0, 0)
-    location = Path(current.metadata.location)
     added: list[DataFile] = []
     for key, files in groups:
-        rows = read_files(table, [file.file_path for file in files], None, None)
+        rows = store.read(table, files)
         if "spine_offset" in table.schema.names and "trade_id" not in table.schema.names:
             rows = rows.sort_by([("spine_partition", "ascending"), ("spine_offset", "ascending")])
         parts: list[tuple[PartitionKey, pa.Table]] = list(split_by_partition(table, rows))
-        if [part_key for part_key, _ in parts] != [key]:
+        if any(not _belongs(part_key, key) for part_key, _ in parts):
             raise AssertionError(f"files of {key.folder} hold rows of other partitions")
-        added += write_files(table, location, parts)
+        added += write_files(table, current, parts)
     removed = frozenset(file.file_path for _, files in groups for file in files)
     try:
         with store.lock(table):
@@ -117,6 +116,11 @@ def _due(files: list[DataFile], fan_in: int) -> Iterator[tuple[PartitionKey, lis
     for (key, _), members in groups.items():
         if len(members) >= fan_in:
             yield key, members
+
+
+def _belongs(part: PartitionKey, key: PartitionKey) -> bool:
+    """Tell whether rows of a partition may be in a file of another, which an earlier partitioning made."""
+    return key.day in (None, part.day) and key.product in (None, part.product)
 
 
 def expire(

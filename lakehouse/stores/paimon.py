@@ -21,12 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pypaimon import CatalogFactory, Schema
 from pypaimon.catalog.catalog import Catalog
+from pypaimon.schema.data_types import DataField
+from pypaimon.schema.schema_change import Move, SchemaChange
+from pypaimon.schema.table_schema import TableSchema
 from pypaimon.snapshot.snapshot import Snapshot
 from pypaimon.table.file_store_table import FileStoreTable
 from pypaimon_rust.datafusion import PaimonCatalog
 
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
+from lakehouse.stores.evolution import Column, OtherColumnsError, evolution
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.orphans import Sweep
 from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
@@ -92,10 +96,10 @@ class PaimonStore:
 
     @classmethod
     def open(cls, home: Home) -> Self:
-        """Open the warehouse; create the database and the tables where they are absent.
+        """Open the warehouse; create the database and the tables where they are absent, evolve older ones.
 
         Raises:
-            PaimonStoreError: a table there has other columns than `schemas` says.
+            PaimonStoreError: a table there has other columns than `schemas` says, and can't be evolved.
         """
         home.paimon.mkdir(parents=True, exist_ok=True)
         options = {"warehouse": str(home.paimon)}
@@ -129,12 +133,17 @@ class PaimonStore:
         )
         self._catalog.create_table(name, schema, True)
         found = self._catalog.get_table(name)
-        there = [(field.name, str(field.type)) for field in found.table_schema.fields]
-        if there != [(field.name, str(field.type)) for field in schema.fields]:
+        try:
+            changes = _changes(table, found.table_schema, schema)
+        except OtherColumnsError as error:
             raise PaimonStoreError(
                 f"the table {table.name} in {self._home.paimon} has other columns than this version writes: "
-                "use an empty LAKEHOUSE_HOME"
-            )
+                f"{error}; use an empty LAKEHOUSE_HOME"
+            ) from None
+        if changes:
+            with self.lock(table):
+                self._catalog.alter_table(name, changes)
+            found = self._catalog.get_table(name)
         self._tables[table.name] = found
 
     def close(self) -> None:
@@ -164,6 +173,12 @@ class PaimonStore:
     def opened(self, table: Table) -> FileStoreTable:
         """Return pypaimon's table."""
         return self._tables[table.name]
+
+    def names_in(self, table: Table, schema_id: int) -> dict[str, str | None]:
+        """Return what the columns are called in files of an earlier schema; None for those it lacks."""
+        opened = self.opened(table)
+        earlier = {field.id: field.name for field in opened.schema_manager.get_schema(schema_id).fields}
+        return {field.name: earlier.get(field.id) for field in opened.table_schema.fields}
 
     def newest(self, table: Table) -> Snapshot | None:
         """Return the newest snapshot."""
@@ -437,6 +452,40 @@ class PaimonStore:
             self.compact(table)
             self.expire(table)
             self._unmaintained[table.name] = 0
+
+
+def _changes(table: Table, there: TableSchema, wanted: Schema) -> list[SchemaChange]:
+    """Return what makes the columns that are there those that are wanted; Paimon's partitions never change.
+
+    Raises:
+        OtherColumnsError: that would leave old rows unreadable.
+    """
+    if tuple(there.partition_keys) != table.partition_by:
+        raise OtherColumnsError(f"it is partitioned by {', '.join(there.partition_keys)}")
+    change = evolution(table, _columns(there.fields), _columns(wanted.fields))
+    fields = {field.name: field for field in wanted.fields}
+    return [
+        *(SchemaChange.rename_column(old, new) for old, new in change.rename),
+        *(
+            SchemaChange.update_column_type(name, fields[name].type, keep_nullability=True)
+            for name in change.widen
+        ),
+        *(
+            SchemaChange.add_column(
+                name,
+                fields[name].type,
+                fields[name].description,
+                Move.first(name) if before is None else Move.after(name, before),
+            )
+            for name, before in change.add
+        ),
+    ]
+
+
+def _columns(fields: Sequence[DataField]) -> list[Column]:
+    return [
+        Column(field.name, str(field.type).removesuffix(" NOT NULL"), field.type.nullable) for field in fields
+    ]
 
 
 def _planned(builder: Any) -> Any:

@@ -3,9 +3,9 @@
 Neither pypaimon nor its Rust library has them. Each upsert adds a file to each partition it touches, and a
 manifest; a scan merges all files of a partition, and the writer reads all manifests. So compaction reads a
 partition merged and writes it as one file, and writes all manifests together, in one snapshot of the kind
-COMPACT. Expiry forgets snapshots, keeps as tags those that keep the past readable (`versions`), and deletes the
-files that only the forgotten ones named. Both cost what was written since the last time. Orphans are looked for
-in the whole table, now and then.
+COMPACT. Expiry forgets snapshots, keeps as tags those that keep the past readable (`versions`), and deletes
+the files that only the forgotten ones named. Both cost what was written since the last time. Orphans are
+looked for in the whole table, now and then.
 """
 
 import time
@@ -126,8 +126,9 @@ def expire(
 ) -> ExpiryResult:
     """Forget what `plan_expiry` says; delete the files that were forgotten `grace` ago.
 
-    Tags are set before snapshots go, and snapshots go oldest first, so that a crash leaves a contiguous history.
-    Which files nothing names any more is written down after that: a crash in between leaves them to `sweep`.
+    Tags are set before snapshots go, and snapshots go oldest first, so that a crash leaves a contiguous
+    history. Which files nothing names any more is written down after that: a crash in between leaves them to
+    `sweep`.
     """
     if keep < 1:
         raise ValueError("the newest snapshot has to stay: keep at least 1")

@@ -13,6 +13,11 @@ from lakehouse_assets.market.carrying import carrying_sensor
 from lakehouse_assets.market.jobs import seal_days_job
 from lakehouse_assets.market.sensors import seal_sensor
 from lakehouse_assets.market.trades import trades_asset
+from lakehouse_assets.operations.maintenance import (
+    maintain_tables_job,
+    maintenance_assets,
+    maintenance_schedule,
+)
 from lakehouse_assets.partitions import product_days, with_last_run
 from lakehouse_assets.resources import build_resources
 
@@ -35,9 +40,12 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         warnings.simplefilter("ignore", dg.BetaWarning)
         trades = trades_asset(partitions, home)
         candles = candles_asset(partitions, home)
+        maintenance = maintenance_assets(home)
+    maintain_tables = maintain_tables_job()
     return dg.Definitions(
-        assets=[trades, candles],
-        jobs=[seal_days_job(partitions)],
+        assets=[trades, candles, *maintenance],
+        jobs=[seal_days_job(partitions), maintain_tables],
+        schedules=[maintenance_schedule(maintain_tables)],
         sensors=[seal_sensor(trades), carrying_sensor()],
         # A run's steps follow each other: a process for each would only cost its start and its memory.
         executor=dg.in_process_executor,

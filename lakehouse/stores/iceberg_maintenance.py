@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.table.refs import SnapshotRefType
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.table.update import (
     RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
@@ -179,9 +179,17 @@ def sweep(store: "IcebergStore", table: Table, grace: timedelta, pending: timede
 def readable(current: PyIcebergTable) -> list[Version]:
     """Return the versions of a table that can be read, oldest first."""
     history = sorted(current.metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)
-    recorded = [Recorded(one.snapshot_id, one.timestamp_ms, one.parent_snapshot_id) for one in history]
+    recorded = [Recorded(one.snapshot_id, one.timestamp_ms, _follows(one)) for one in history]
     ends = {snapshot_id: held_until(name) for name, snapshot_id in tags_of(current).items()}
     return versions(recorded, {key: until for key, until in ends.items() if until is not None})
+
+
+def _follows(snapshot: Snapshot) -> int | None:
+    """Return the snapshot that another was made on, 0 for one that has expired; None for a table's first."""
+    # As a snapshot expires, pyiceberg lets the one after it forget its parent. The numbers stay.
+    if snapshot.parent_snapshot_id is None and (snapshot.sequence_number or 0) > 1:
+        return 0
+    return snapshot.parent_snapshot_id
 
 
 def tags_of(current: PyIcebergTable) -> dict[str, int]:

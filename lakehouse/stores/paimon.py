@@ -92,7 +92,7 @@ class PaimonStore:
         self._tables: dict[str, FileStoreTable] = {}
         self._writers: dict[str, UpsertWriter] = {}
         self._unmaintained: dict[str, int] = {}
-        self._ladder_tags: dict[str, dict[str, Snapshot]] = {}
+        self._read_tags: dict[str, dict[tuple[str, int], Snapshot]] = {}
 
     @classmethod
     def open(cls, home: Home) -> Self:
@@ -390,11 +390,14 @@ class PaimonStore:
     def _tagged(self, table: Table) -> dict[str, Snapshot]:
         manager = self.opened(table).tag_manager()
         names = manager.list_tags() if Path(manager.tag_directory()).exists() else []
-        # There may be hundreds of the ladder's. A name of somebody else's may come back for another snapshot.
-        known = self._ladder_tags.get(table.name, {})
-        found = {name: known.get(name) or manager.get_or_throw(name).trim_to_snapshot() for name in names}
-        self._ladder_tags[table.name] = {n: one for n, one in found.items() if held_until(n) is not None}
-        return found
+        # There may be hundreds. A name may come back for another snapshot, in another file.
+        known = self._read_tags.get(table.name, {})
+        found = {}
+        for name in names:
+            written = Path(manager.tag_path(name)).stat().st_mtime_ns
+            found[name, written] = known.get((name, written)) or manager.get_or_throw(name).trim_to_snapshot()
+        self._read_tags[table.name] = found
+        return {name: snapshot for (name, _), snapshot in found.items()}
 
     def live(self, table: Table) -> list[int]:
         """Return the ids of the snapshots that have not expired, oldest first; tags aside."""

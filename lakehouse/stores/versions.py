@@ -25,7 +25,10 @@ class PastError(Exception):
 
 @dataclass(frozen=True)
 class Recorded:
-    """A snapshot that is there: its id, its commit in ms since 1970, and the id that it was made on."""
+    """A snapshot that is there: its id, its commit in ms since 1970, and the one that it was made on.
+
+    `follows` is None for a table's first, and any other id where the one before has expired.
+    """
 
     snapshot_id: int
     since_ms: int

@@ -1,7 +1,10 @@
 """Flink's batch jobs: a day rebuilt as Python rebuilds it, a table compacted beside the streaming job."""
 
+import os
+import time
 from collections.abc import Iterator
 from datetime import date, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -12,9 +15,11 @@ from table_rows import make_trades
 
 from lakehouse.candles.rebuild import rebuild
 from lakehouse.market.product import InvalidProductError
+from lakehouse.stores import sql
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import known_edges
-from streaming.engines.flink.batch import EdgesError, compact, rebuild_day
+from lakehouse.stores.versions import held_tag
+from streaming.engines.flink.batch import EdgesError, compact, rebuild_day, remove_orphans, tag
 from streaming.engines.flink.errors import StatementError
 from streaming.engines.flink.job_manager import JobProgress
 
@@ -113,6 +118,37 @@ def test_progress_is_told_and_wrong_arguments_are_one_sentence(world: FlinkWorld
     with pytest.raises(StatementError, match="snapshot") as gone:
         rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=12345)
     assert "\n" not in str(gone.value)
+
+
+def test_tags_keep_the_past_and_orphans_go_by_flinks_procedures(world: FlinkWorld) -> None:
+    product = "AVAX-USD"
+    folder = Path(world.paimon.opened(CANDLES_1M).table_path)
+    for last in (3, 6):
+        world.iceberg.append(TRADES, spread([*range(last - 2, last + 1)], product, DAY, 20_000_000))
+        found, wanted = rebuilt(world, product, DAY, [])
+        assert found.equals(wanted)
+    then, now = world.paimon.versions(CANDLES_1M)[-2:]
+    assert then.until_ms is not None
+    name = held_tag(then.until_ms)
+    tag(world.flink, CANDLES_1M, {name: then.snapshot_id}, [])
+    compact(world.flink, CANDLES_1M, idle=timedelta(hours=1), keep_snapshots=1, older_than=timedelta(0))
+    assert world.paimon.live(CANDLES_1M) == [now.snapshot_id]
+    assert world.paimon.tags(CANDLES_1M) == {name: then.snapshot_id}
+    count = f"SELECT sum(trade_count) FROM candles_1m WHERE product = '{product}'"
+    for moment_ms, trades in ((then.until_ms, 3), (now.since_ms, 6)):
+        with sql.connect(world.home, world.settings, as_of_us=moment_ms * 1000) as connection:
+            assert connection.execute(count).fetchone() == (trades,)
+    data = next(folder.rglob("data-*.parquet"))
+    young, old = (data.with_name(f"data-{age}-0.parquet") for age in ("young", "old"))
+    for path in (young, old):
+        path.write_bytes(b"half")
+    long_ago = time.time() - timedelta(days=4).total_seconds()
+    os.utime(old, (long_ago, long_ago))
+    assert remove_orphans(world.flink, CANDLES_1M) == 1
+    assert (young.exists(), old.exists(), data.exists()) == (True, False, True)
+    young.unlink()
+    tag(world.flink, CANDLES_1M, {}, [name])
+    assert world.paimon.tags(CANDLES_1M) == {}
 
 
 @pytest.mark.full

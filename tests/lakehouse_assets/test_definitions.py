@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from lakehouse.stores.schemas import TABLES
 from lakehouse_assets.definitions import build_defs
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,7 @@ def test_definitions_can_be_loaded_and_are_fresh_each_time(lakehouse_settings: P
     assert {key.to_user_string() for key in one.resolve_asset_graph().get_all_asset_keys()} == {
         "trades",
         "candles_1m",
+        *(f"maintenance/{name}" for name in TABLES),
     }
 
 

@@ -81,9 +81,11 @@ def test_old_rows_are_read_as_the_later_version_has_them(
         assert paimon.scan(later_candles).equals(candles)
         for statement, rows in zip(shown, (trades, candles), strict=True):
             assert ask(home, statement) == [tuple(row.values()) for row in rows.to_pylist()]
+        location = iceberg.current(later_trades).metadata_location
+        schema_id = paimon.opened(later_candles).table_schema.id
     with IcebergStore.open(home) as iceberg, PaimonStore.open(home) as paimon:  # nothing is left to do
-        assert len(iceberg.current(later_trades).metadata.schemas) == 2
-        assert paimon.opened(later_candles).table_schema.id == 3
+        assert iceberg.current(later_trades).metadata_location == location
+        assert paimon.opened(later_candles).table_schema.id == schema_id > 0
 
 
 def ask(home: Home, statement: str, as_of_us: int | None = None) -> list[tuple[Any, ...]]:

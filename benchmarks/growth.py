@@ -36,9 +36,9 @@ COMPARED = 100
 READS = 48
 """Reads follow each of the last commits, whole rounds of compaction: none is caught at its best."""
 
-TRADES = 600
+TRADES = 120
 STEP_US = 2 * SECOND_US // TRADES
-"""A commit holds two seconds of 300 trades a second, so five thousand are 2 h 47 min."""
+"""A commit holds two seconds of 60 trades a second, so five thousand are 2 h 47 min."""
 
 COMMITS_AN_HOUR = 1_800
 RUNGS = sum(rung.span_ms // rung.every_ms for rung in LADDER)

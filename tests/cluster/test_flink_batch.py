@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from table_rows import make_trades
 
 from lakehouse.candles.rebuild import rebuild
 from lakehouse.market.product import InvalidProductError
-from lakehouse.stores import sql
+from lakehouse.stores import schemas, sql
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.seals import known_edges
 from lakehouse.stores.versions import held_tag
@@ -181,3 +184,28 @@ def test_compaction_beside_the_streaming_job_changes_no_row(world: FlinkWorld) -
     world.wait(lambda: world.streamed_candles() == world.wanted(), "candles differ")
     compact(world.flink, CANDLES_1M, idle=timedelta(hours=1))
     assert world.streamed_candles() == world.wanted()
+
+
+@pytest.mark.full
+def test_a_job_goes_on_writing_a_table_that_evolves_under_it(
+    world: FlinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.job().ensure()
+    trades = market(21, 600)
+    world.push(trades[:300])
+    world.wait(lambda: world.streamed_trades() >= len(world.seen), "trades are missing")
+    for table in (TRADES, CANDLES_1M):
+        later = replace(table, schema=table.schema.append(pa.field("more", pa.string())))
+        monkeypatch.setitem(schemas.TABLES, table.name, later)
+    with IcebergStore.open(world.home) as iceberg, PaimonStore.open(world.home) as paimon:
+        assert "more" in iceberg.field_ids(TRADES)
+        world.push(trades[300:])
+        world.wait(lambda: world.streamed_trades() >= len(world.seen), "trades are missing")
+        world.wait(lambda: world.streamed_candles() == world.wanted(), "candles differ")
+        found = iceberg.scan(schemas.TABLES["trades"], columns=["trade_id", "more"])
+        assert found["more"].null_count == found.num_rows >= len(world.seen)
+        candles = paimon.scan(schemas.TABLES["candles_1m"], columns=["start", "more"])
+        assert candles["more"].null_count == candles.num_rows > 0
+    with sql.connect(world.home, world.settings) as connection:
+        assert connection.execute("SELECT count(more) FROM trades").fetchone() == (0,)
+        assert connection.execute("SELECT count(more) FROM candles_1m").fetchone() == (0,)

@@ -19,20 +19,17 @@ from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pypaimon import CatalogFactory, Schema
+from pypaimon import CatalogFactory
 from pypaimon.catalog.catalog import Catalog
-from pypaimon.schema.data_types import DataField
-from pypaimon.schema.schema_change import Move, SchemaChange
-from pypaimon.schema.table_schema import TableSchema
 from pypaimon.snapshot.snapshot import Snapshot
 from pypaimon.table.file_store_table import FileStoreTable
 from pypaimon_rust.datafusion import PaimonCatalog
 
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
-from lakehouse.stores.evolution import Column, OtherColumnsError, evolution
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.orphans import Sweep
+from lakehouse.stores.paimon_catalog import created_table
 from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
 from lakehouse.stores.paimon_maintenance import (
     FAN_IN,
@@ -109,42 +106,9 @@ class PaimonStore:
             store = cls(home, catalog, PaimonCatalog(options))
             for table in TABLES.values():
                 if table.store == "paimon":
-                    store._create(table)
+                    sequence_field = SEQUENCE_FIELDS[table.name]
+                    store._tables[table.name] = created_table(catalog, home, table, sequence_field)
         return store
-
-    def _create(self, table: Table) -> None:
-        name = f"{self._home.namespace}.{table.name}"
-        schema = Schema.from_pyarrow_schema(
-            table.schema,
-            partition_keys=list(table.partition_by),
-            primary_keys=list(dict.fromkeys((*table.partition_by, *table.key))),
-            options={
-                "bucket": "1",
-                "merge-engine": "deduplicate",
-                "sequence.field": SEQUENCE_FIELDS[table.name],
-                "file.format": "parquet",
-                "write.native.enabled": "true",
-                # A commit may only move properties.
-                "snapshot.ignore-empty-commit": "false",
-                # A row is only ever replaced. Flink takes one back before it writes it again.
-                "ignore-delete": "true",
-            },
-            comment=table.description,
-        )
-        self._catalog.create_table(name, schema, True)
-        found = self._catalog.get_table(name)
-        try:
-            changes = _changes(table, found.table_schema, schema)
-        except OtherColumnsError as error:
-            raise PaimonStoreError(
-                f"the table {table.name} in {self._home.paimon} has other columns than this version writes: "
-                f"{error}; use an empty LAKEHOUSE_HOME"
-            ) from None
-        if changes:
-            with self.lock(table):
-                self._catalog.alter_table(name, changes)
-            found = self._catalog.get_table(name)
-        self._tables[table.name] = found
 
     def close(self) -> None:
         """Release what the store holds."""
@@ -455,40 +419,6 @@ class PaimonStore:
             self.compact(table)
             self.expire(table)
             self._unmaintained[table.name] = 0
-
-
-def _changes(table: Table, there: TableSchema, wanted: Schema) -> list[SchemaChange]:
-    """Return what makes the columns that are there those that are wanted; Paimon's partitions never change.
-
-    Raises:
-        OtherColumnsError: that would leave old rows unreadable.
-    """
-    if tuple(there.partition_keys) != table.partition_by:
-        raise OtherColumnsError(f"it is partitioned by {', '.join(there.partition_keys)}")
-    change = evolution(table, _columns(there.fields), _columns(wanted.fields))
-    fields = {field.name: field for field in wanted.fields}
-    return [
-        *(SchemaChange.rename_column(old, new) for old, new in change.rename),
-        *(
-            SchemaChange.update_column_type(name, fields[name].type, keep_nullability=True)
-            for name in change.widen
-        ),
-        *(
-            SchemaChange.add_column(
-                name,
-                fields[name].type,
-                fields[name].description,
-                Move.first(name) if before is None else Move.after(name, before),
-            )
-            for name, before in change.add
-        ),
-    ]
-
-
-def _columns(fields: Sequence[DataField]) -> list[Column]:
-    return [
-        Column(field.name, str(field.type).removesuffix(" NOT NULL"), field.type.nullable) for field in fields
-    ]
 
 
 def _planned(builder: Any) -> Any:

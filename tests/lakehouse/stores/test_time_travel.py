@@ -1,7 +1,5 @@
 """Tables as they stood at an earlier moment: which version held, and what expiry keeps of the past."""
 
-import subprocess
-import sys
 import time
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,7 +17,7 @@ from lakehouse.market.time import SECOND_US, now_us, to_iso
 from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.prompt import moment_us
+from lakehouse.stores.prompt import main, moment_us
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse.stores.versions import (
     LADDER,
@@ -249,22 +247,26 @@ def test_a_moment_without_an_offset_is_taken_for_utc_and_that_is_said(
     assert ("taken for UTC" in capsys.readouterr().err) == (text[-1] != "Z" and "+" not in text)
 
 
-def test_the_command_reads_the_past_and_says_what_is_wrong(home: Home) -> None:
+def test_the_command_reads_the_past_and_says_what_is_wrong(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with IcebergStore.open(home) as store:
         store.append(TRADES, make_trades([1]))
         moment = pause()
         store.append(TRADES, make_trades([2, 3]))
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(home.root))
 
-    def run(as_of: str, statement: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "lakehouse.stores.prompt", "--format", "csv", "--as-of", as_of]
-        environment = {"LAKEHOUSE_HOME": str(home.root), "PATH": ""}
-        return subprocess.run(
-            [*command, statement], env=environment, capture_output=True, text=True, timeout=60
-        )
+    def run(as_of: str, statement: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["sql", "--format", "csv", "--as-of", as_of, statement])
+        code = main()
+        said = capsys.readouterr()
+        return code, said.out, said.err
 
-    assert run(to_iso(moment), "SELECT count(*) AS n FROM trades").stdout == "n\n1\n"
-    wrong = run("noon", "SELECT 1")
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert wrong.stderr == (
-        "lakehouse sql: --as-of takes a time of ISO 8601, such as 2026-11-20T10:00:00Z, not 'noon'\n"
-    )
+    assert run(to_iso(moment), "SELECT count(*) AS n FROM trades") == (0, "n\n1\n", "")
+    for as_of, reason in (
+        ("noon", "--as-of takes a time of ISO 8601, such as 2026-11-20T10:00:00Z, not 'noon'"),
+        ("2999-01-01", "2999-01-01T00:00:00.000000Z is in the future: --as-of takes a moment that has been"),
+    ):
+        code, out, err = run(as_of, "SELECT 1")
+        assert (code, out) == (1, "")
+        assert err.endswith(f"lakehouse sql: {reason}\n")

@@ -157,6 +157,14 @@ class Aged:
         self.store = store
         self.table = TRADES if isinstance(store, IcebergStore) else CANDLES_1M
 
+    def write_both(self) -> None:
+        """Two products in one commit: what replaces the one leaves the other's file where it is."""
+        if isinstance(self.store, IcebergStore):
+            self.store.append(TRADES, pa.concat_tables([make_trades([1]), make_trades([1], "ETH-USD")]))
+        else:
+            candles = [make_candles([1]), make_candles([1], "ETH-USD")]
+            self.store.upsert(CANDLES_1M, pa.concat_tables(candles))
+
     def write(self, number: int) -> None:
         if isinstance(self.store, IcebergStore):
             self.store.replace(TRADES, "BTC-USD", date(2026, 1, 2), make_trades([number]))
@@ -203,7 +211,7 @@ def test_expiry_keeps_the_state_of_a_mark_and_the_rest_is_refused_by_name(aged: 
 
 
 def test_a_pinned_reader_and_a_tag_are_left_their_files(aged: Aged, home: Home) -> None:
-    aged.write(1)
+    aged.write_both()
     mark = aged.store.versions(aged.table)[-1].since_ms
     time.sleep(0.004)
     aged.write(2)
@@ -215,13 +223,14 @@ def test_a_pinned_reader_and_a_tag_are_left_their_files(aged: Aged, home: Home) 
             aged.store.compact(aged.table, fan_in=2)
             aged.store.expire(aged.table, keep=1, grace=NO_GRACE, ladder=one_mark(mark))
             aged.store.sweep(aged.table, grace=NO_GRACE)
-        assert connection.execute(f"SELECT count(*) FROM {aged.table.name}").fetchone() == (1,)
+        assert connection.execute(f"SELECT count(*) FROM {aged.table.name}").fetchone() == (2,)
     folder = home.iceberg if aged.table is TRADES else home.paimon
-    assert len(list(folder.rglob(f"{aged.table.name}/**/*.parquet"))) == 3
+    assert len(list(folder.rglob(f"{aged.table.name}/**/*.parquet"))) == 4
     aged.store.untag(aged.table, "replay.of-yesterday")
     aged.store.expire(aged.table, keep=1, grace=NO_GRACE, ladder=())
     aged.store.expire(aged.table, keep=1, grace=NO_GRACE, ladder=())
-    assert len(list(folder.rglob(f"{aged.table.name}/**/*.parquet"))) == 1
+    assert len(list(folder.rglob(f"{aged.table.name}/**/*.parquet"))) == 2
+    assert aged.store.scan(aged.table).num_rows == 2
 
 
 def test_the_present_of_the_hot_store_has_no_past(home: Home) -> None:

@@ -82,15 +82,17 @@ def replay(**options: str | None) -> None:
 @main.command()
 @click.argument("statement", required=False, metavar='["SELECT …"]')
 @click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table")
-def sql(statement: str | None, style: str) -> None:
-    """Ask all tables in SQL (DuckDB), as they are now; read-only.
+@click.option("--as-of", metavar="TIME", help="Read every table as it stood then: 2026-11-20T10:00:00Z.")
+def sql(statement: str | None, style: str, as_of: str | None) -> None:
+    """Ask all tables in SQL (DuckDB), as they are now or as of a moment; read-only.
 
     Tables: trades, quotes, book, candles_1m, candles_1m_filled, candles_1h, candles_1d, metrics_daily,
     liquidity, exchange_health, reconciliation, replay_candles_1m, gaps, gaps_now, gaps_open, quarantine,
     intake.
     Without a statement there is a prompt with history. Decimals stay exact in csv and json.
     """
-    _become("lakehouse.stores.prompt", None, "--format", style, *([statement] if statement else []))
+    moment = ["--as-of", as_of] if as_of else []
+    _become("lakehouse.stores.prompt", None, "--format", style, *moment, *([statement] if statement else []))
 
 
 @main.command()

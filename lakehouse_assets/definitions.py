@@ -21,6 +21,11 @@ from lakehouse_assets.market.trades import trades_asset
 from lakehouse_assets.operations.alerts import send_alerts_sensor
 from lakehouse_assets.operations.dead_workers import dead_workers_sensor
 from lakehouse_assets.operations.failed_runs import failed_runs_sensor
+from lakehouse_assets.operations.maintenance import (
+    maintain_tables_job,
+    maintenance_assets,
+    maintenance_schedule,
+)
 from lakehouse_assets.operations.open_gaps import open_gaps_sensor
 from lakehouse_assets.operations.reconciliation import reconciliation_asset
 from lakehouse_assets.operations.reconciliation_schedule import reconcile_days_job, reconciliation_schedule
@@ -59,12 +64,18 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             reconciliation_asset(partitions, home),
             replay_candles_asset(partitions, home),
         ]
+        maintenance = maintenance_assets(home)
+    maintain_tables = maintain_tables_job()
     reconcile_days = reconcile_days_job(partitions)
     replay = replay_job(partitions)
     return dg.Definitions(
-        assets=[*topic_assets(home, settings), trades, *looked_at, *made],
-        jobs=[seal_days_job(partitions), reconcile_days, replay],
-        schedules=[reconciliation_schedule(reconcile_days), replay_schedule(replay, partitions)],
+        assets=[*topic_assets(home, settings), trades, *looked_at, *made, *maintenance],
+        jobs=[seal_days_job(partitions), reconcile_days, replay, maintain_tables],
+        schedules=[
+            reconciliation_schedule(reconcile_days),
+            replay_schedule(replay, partitions),
+            maintenance_schedule(maintain_tables),
+        ],
         sensors=[
             seal_sensor(trades, looked_at),
             carrying_sensor(),

@@ -14,16 +14,17 @@ from typed_commands import LAKEHOUSE, environment, output_of, run
 
 
 class Platform:
-    """A running `lakehouse up --no-dagster` and what to ask it."""
+    """A running `lakehouse up`, without Dagster unless asked for, and what to ask it."""
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], *, dagster: bool = False) -> None:
         self.folder = folder
         self.settings = settings
+        self._command = [LAKEHOUSE, "up", *([] if dagster else ["--no-dagster"])]
         self.process = self.start()
 
     def start(self) -> "subprocess.Popen[str]":
         self.process = subprocess.Popen(
-            [LAKEHOUSE, "up", "--no-dagster"],
+            self._command,
             env=environment(self.folder, **self.settings),
             cwd=self.folder,
             stdout=subprocess.PIPE,

@@ -38,8 +38,8 @@ def write_beside(home: Home, seed: int, ours: int, theirs: int) -> None:
     """Commit rows, seals, compactions and expiries of ours beside those commits until both have ended."""
     chance = random.Random(seed)
     other = multiprocessing.get_context("forkserver").Process(target=commit_like_flink, args=(home, theirs))
-    other.start()
     with IcebergStore.open(home) as store:
+        other.start()  # now that the table is there
         for batch in range(ours):
             store.append(TRADES, make_trades([batch]), offsets={0: batch + 1}, counters={"batches": 1})
             act = chance.random()

@@ -9,7 +9,6 @@ keeps the tables small.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +41,7 @@ from lakehouse.stores.iceberg_commit import (
 )
 from lakehouse.stores.iceberg_files import (
     PartitionKey,
+    field_ids,
     read_files,
     split_by_partition,
     write_files,
@@ -55,11 +55,16 @@ from lakehouse.stores.iceberg_maintenance import (
     ExpiryResult,
     compact,
     expire,
+    readable,
+    sweep,
+    tags_of,
 )
 from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
 from lakehouse.stores.lock import TableLocks, held
+from lakehouse.stores.orphans import Sweep
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
+from lakehouse.stores.versions import LADDER, Rung, Version
 
 __all__ = [
     "ForeignCommitError",
@@ -94,7 +99,7 @@ class IcebergStore:
 
     @classmethod
     def open(cls, home: Home, tables: Iterable[Table] = TABLES.values()) -> Self:
-        """Open the catalog; create it and the tables where they are absent.
+        """Open the catalog; create it and the tables where they are absent, evolve older ones.
 
         Args:
             home: whose tables.
@@ -102,7 +107,7 @@ class IcebergStore:
 
         Raises:
             CatalogError: the catalog can't be reached or is not this home's.
-            IcebergStoreError: a table there has other columns than `schemas` says.
+            IcebergStoreError: a table there has other columns than `schemas` says, and can't be evolved.
         """
         home.iceberg.mkdir(parents=True, exist_ok=True)
         with held(home.locks, "iceberg-catalog"):
@@ -248,10 +253,13 @@ class IcebergStore:
             SnapshotGoneError: the snapshot has expired.
         """
         files = self.data_files(table, product=product, day=day, snapshot_id=snapshot_id)
-        row_product = product if "product" not in table.partition_by else None
-        row_day = day if "day" not in table.partition_by else None
+        # Files of an earlier partitioning may hold other products, too.
+        keys = [PartitionKey.of(file) for file in files]
+        row_product = product if any(key.product is None for key in keys) else None
+        row_day = day if any(key.day is None for key in keys) else None
         paths = [file.file_path for file in files]
-        return read_files(table, paths, columns, row_product, day=row_day, encoded=encoded)
+        ids = self.field_ids(table)
+        return read_files(table, ids, paths, columns, row_product, day=row_day, encoded=encoded)
 
     def read(
         self,
@@ -262,7 +270,16 @@ class IcebergStore:
         encoded: bool = False,
     ) -> pa.Table:
         """Return all rows of data files, which `data_files` named; columns and texts as in `scan`."""
-        return read_files(table, [file.file_path for file in files], columns, None, encoded=encoded)
+        paths = [file.file_path for file in files]
+        return read_files(table, self.field_ids(table), paths, columns, None, encoded=encoded)
+
+    def field_ids(self, table: Table) -> dict[str, int]:
+        """Return the numbers by which data files know the columns, by name."""
+        return field_ids(self.current(table))
+
+    def is_evolved(self, table: Table) -> bool:
+        """Tell whether older files may have columns of other names and types, or lack some."""
+        return len(self.current(table).metadata.schemas) > 1
 
     def partitions(self, table: Table, *, snapshot_id: int | None = None) -> list[PartitionStats]:
         """Return what each partition holds, ordered by day and product; reads manifests only.
@@ -271,7 +288,8 @@ class IcebergStore:
             IcebergStoreError: the table isn't partitioned by day.
         """
         current = self.current(table)
-        return statistics(table, self._manifests.files(current, self._snapshot(current, snapshot_id)))
+        files = self._manifests.files(current, self._snapshot(current, snapshot_id))
+        return statistics(table, field_ids(current), files)
 
     # Writing
 
@@ -304,7 +322,7 @@ class IcebergStore:
             return self.snapshot_id(table)
         with self.lock(table):
             current = self.current(table)
-            added = write_files(table, Path(current.metadata.location), parts)
+            added = write_files(table, current, parts)
             totals = added_up(current, counters or {})
             change = Change(Operation.APPEND, added, offsets=offsets or {}, properties=totals)
             return self.commit(table, change)
@@ -350,7 +368,12 @@ class IcebergStore:
         with self.lock(table):
             current = self.current(table)
             removed = self.data_files(table, product=product, day=day) if files is None else files
-            added = write_files(table, Path(current.metadata.location), parts)
+            if any(PartitionKey.of(file) != key for file in removed):
+                raise IcebergStoreError(
+                    f"files of {table.name} from before it was partitioned by product hold other products' "
+                    "rows, too: merge them first (`maintain_tables`)"
+                )
+            added = write_files(table, current, parts)
             change = Change(
                 Operation.OVERWRITE,
                 added,
@@ -399,7 +422,7 @@ class IcebergStore:
             parts = [(key, wanted)] if wanted.num_rows else []
             change = Change(
                 Operation.OVERWRITE,
-                write_files(table, Path(current.metadata.location), parts),
+                write_files(table, current, parts),
                 removed=frozenset(file.file_path for file in files),
             )
             return self.commit(table, change)
@@ -428,9 +451,19 @@ class IcebergStore:
         self._tables[table.name] = after
         return after
 
-    def named_files(self, table: Table, *, without: Collection[int] = ()) -> set[str]:
-        """Return the paths of all files that the metadata log needs, or a snapshot not among `without`."""
-        return self._manifests.named(self.current(table), without)
+    def named_files(self, table: Table) -> set[str]:
+        """Return the paths of all files that a snapshot or the metadata log needs."""
+        return self._manifests.named(self.current(table))
+
+    def files_alone(
+        self, current: PyIcebergTable, stretch: Sequence[int], before: int | None, after: int | None
+    ) -> set[str]:
+        """Return the paths that consecutive snapshots name and their neighbours don't; see `versions`."""
+        return self._manifests.alone(current, stretch, before, after)
+
+    def versions(self, table: Table) -> list[Version]:
+        """Return the versions that can be read, oldest first."""
+        return readable(self.current(table))
 
     def tag(self, table: Table, name: str, snapshot_id: int | None = None) -> None:
         """Name a snapshot (the current one where None), so that it never expires.
@@ -460,9 +493,8 @@ class IcebergStore:
             self.update(table, make)
 
     def tags(self, table: Table) -> dict[str, int]:
-        """Return the tagged snapshots by name."""
-        refs = self.current(table).metadata.refs
-        return {name: ref.snapshot_id for name, ref in refs.items() if ref.snapshot_ref_type == "tag"}
+        """Return the tagged snapshots by name; those named `held-until-…` come and go with the ladder."""
+        return tags_of(self.current(table))
 
     # Maintenance
 
@@ -481,22 +513,35 @@ class IcebergStore:
         *,
         keep: int = KEEP_SNAPSHOTS,
         grace: timedelta = GRACE,
-        pending: timedelta = PENDING,
+        ladder: Sequence[Rung] = LADDER,
     ) -> ExpiryResult:
-        """Forget old snapshots and delete files that nothing names any more; tagged snapshots stay.
+        """Forget old snapshots and delete files that nothing names any more.
+
+        Snapshots that somebody tagged stay, and so does what the ladder wants.
 
         Args:
             table: what to expire.
             keep: newest snapshots that stay.
             grace: how long a file must have been unnamed before it is deleted, for readers still at it.
+            ladder: the moments whose state stays readable.
+        """
+        return expire(self, table, keep, grace, ladder)
+
+    def sweep(self, table: Table, *, grace: timedelta = GRACE, pending: timedelta = PENDING) -> Sweep:
+        """Look through the table's folder for files that nothing names, and delete those that are due.
+
+        Args:
+            table: where to look.
+            grace: how long a file must have been unnamed.
             pending: the same for a file that no snapshot has named yet: it may wait for its commit.
         """
-        return expire(self, table, keep, grace, pending)
+        return sweep(self, table, grace, pending)
 
     def maintain(self, table: Table) -> None:
         """Compact and expire what is due; cheap when nothing is, so call it after each commit."""
-        current = self.current(table)
-        if len(current.metadata.snapshots) >= 2 * KEEP_SNAPSHOTS:
+        metadata = self.current(table).metadata
+        tagged = {ref.snapshot_id for ref in metadata.refs.values()}
+        if len(metadata.snapshots) - len(tagged) >= 2 * KEEP_SNAPSHOTS:
             self.compact(table)
             self.expire(table)
 

@@ -13,21 +13,25 @@ from typing import Final
 from pydantic import SecretStr
 from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables, SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table as PyIcebergTable
+from pyiceberg.transforms import IdentityTransform
 from sqlalchemy import select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from lakehouse.home import Home
-from lakehouse.stores.iceberg_commit import IcebergStoreError
+from lakehouse.stores.evolution import Column, OtherColumnsError, evolution
+from lakehouse.stores.iceberg_commit import IcebergStoreError, until_committed
 from lakehouse.stores.iceberg_files import iceberg_schema, partition_spec
 from lakehouse.stores.schemas import TABLES, Table
 
 _TABLE_PROPERTIES: Final = {
     "format-version": "2",
     "write.parquet.compression-codec": "zstd",
-    # Old metadata files stay named this long; expire deletes them after that.
-    "write.metadata.previous-versions-max": "10",
+    # A commit deletes the metadata file of the commit so many before it: no reader opens that any more.
+    "write.metadata.previous-versions-max": "30",
+    "write.metadata.delete-after-commit.enabled": "true",
     # Flink's own commits come between ours too.
     "commit.retry.num-retries": "20",
     "commit.retry.min-wait-ms": "20",
@@ -105,11 +109,11 @@ def open_catalog(home: Home) -> SqlCatalog:
 def created_tables(
     catalog: SqlCatalog, home: Home, tables: Iterable[Table] = TABLES.values()
 ) -> dict[str, PyIcebergTable]:
-    """Return those of the tables that are Iceberg's by name; they are created where they are absent.
+    """Return those of the tables that are Iceberg's by name; created where absent, evolved where older.
 
     Raises:
         CatalogError: the catalog doesn't answer.
-        IcebergStoreError: a table there has other columns than `schemas` says.
+        IcebergStoreError: a table there has other columns than `schemas` says, and can't be evolved to them.
     """
     with answering(home):
         catalog.create_namespace_if_not_exists(home.namespace)
@@ -118,20 +122,62 @@ def created_tables(
 
 def _created(catalog: SqlCatalog, home: Home, table: Table) -> PyIcebergTable:
     name = (home.namespace, table.name)
-    schema = iceberg_schema(table)
     try:
-        found = catalog.load_table(name)  # first: creating writes a file before it looks
+        catalog.load_table(name)  # first: creating writes a file before it looks
     except NoSuchTableError:
         location = str(warehouse(home) / table.name)
-        found = catalog.create_table(
-            name, schema, location, partition_spec(table), properties=_TABLE_PROPERTIES
+        return catalog.create_table(
+            name, iceberg_schema(table), location, partition_spec(table), properties=_TABLE_PROPERTIES
         )
-    if found.schema().as_struct() != schema.as_struct():
+    try:
+        return until_committed(lambda: _evolved(catalog, catalog.load_table(name), table))
+    except OtherColumnsError as error:
         raise IcebergStoreError(
-            f"the table {table.name} in {home.iceberg} has other columns than this version writes: "
+            f"the table {table.name} in {home.iceberg} has other columns than this version writes: {error}; "
             "use an empty LAKEHOUSE_HOME"
-        )
-    return found
+        ) from None
+
+
+def _evolved(catalog: SqlCatalog, found: PyIcebergTable, table: Table) -> PyIcebergTable:
+    """Return the table with the columns, partitioning and properties of this version, changed where needed.
+
+    Raises:
+        OtherColumnsError: that would leave old rows unreadable.
+        CommitFailedException: another program committed meanwhile; nothing was changed.
+    """
+    schema = iceberg_schema(table)
+    change = evolution(table, _columns(found.schema()), _columns(schema))
+    partitions = tuple(field.name for field in found.spec().fields)
+    if partitions != table.partition_by[: len(partitions)]:
+        raise OtherColumnsError(f"it is partitioned by {', '.join(partitions)}")
+    properties = {
+        key: value for key, value in _TABLE_PROPERTIES.items() if found.properties.get(key) != value
+    }
+    if not change and partitions == table.partition_by and not properties:
+        return found
+    with found.transaction() as transaction:
+        with transaction.update_schema() as update:
+            for old, new in change.rename:
+                update.rename_column(old, new)
+        with transaction.update_schema() as update:
+            for name in change.widen:
+                update.update_column(name, field_type=schema.find_field(name).field_type)
+            for name, before in change.add:
+                field = schema.find_field(name)
+                update.add_column(name, field.field_type, field.doc)
+                if before is None:
+                    update.move_first(name)
+                else:
+                    update.move_after(name, before)
+        with transaction.update_spec() as spec:
+            for name in table.partition_by[len(partitions) :]:
+                spec.add_field(name, IdentityTransform(), name)
+        transaction.set_properties(properties)
+    return catalog.load_table(found.name())
+
+
+def _columns(schema: Schema) -> list[Column]:
+    return [Column(field.name, str(field.field_type), not field.required) for field in schema.fields]
 
 
 @contextmanager

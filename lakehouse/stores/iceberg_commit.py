@@ -22,7 +22,7 @@ the last checkpoint that it committed, and would commit again what it doesn't fi
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -230,16 +230,38 @@ class Manifests:
             for entry in self.entries(current, manifest)
         ]
 
-    def named(self, current: PyIcebergTable, without: Collection[int] = ()) -> set[str]:
-        """Return the paths of all files that the metadata log needs, or a snapshot not among `without`."""
+    def named(self, current: PyIcebergTable) -> set[str]:
+        """Return the paths of all files that a snapshot or the metadata log needs."""
         named = {current.metadata_location, *(entry.metadata_file for entry in current.metadata.metadata_log)}
         for snapshot in current.metadata.snapshots:
-            if snapshot.snapshot_id in without:
-                continue
             named.add(snapshot.manifest_list)
-            named |= {manifest.manifest_path for manifest in self.of(current, snapshot)}
-            named |= {file.file_path for file in self.files(current, snapshot)}
+            for manifest in self.of(current, snapshot):
+                if manifest.manifest_path not in named:  # snapshots share most of them
+                    named.add(manifest.manifest_path)
+                    entries = manifest.fetch_manifest_entry(current.io, discard_deleted=True)
+                    named |= {entry.data_file.file_path for entry in entries}
         return named
+
+    def alone(
+        self, current: PyIcebergTable, stretch: Sequence[int], before: int | None, after: int | None
+    ) -> set[str]:
+        """Return the paths that snapshots of a stretch name and neither neighbour does; see `files_alone`."""
+        snapshots = [current.metadata.snapshot_by_id(snapshot_id) for snapshot_id in stretch]
+        neighbours = [
+            current.metadata.snapshot_by_id(snapshot_id)
+            for snapshot_id in (before, after)
+            if snapshot_id is not None
+        ]
+        shared = {manifest.manifest_path for one in neighbours for manifest in self.of(current, one)}
+        found: set[str] = set()
+        for snapshot in snapshots:
+            assert snapshot is not None  # the stretch is of this metadata
+            found.add(snapshot.manifest_list)
+            for manifest in self.of(current, snapshot):
+                if manifest.manifest_path not in shared and manifest.manifest_path not in found:
+                    found.add(manifest.manifest_path)
+                    found |= {e.data_file.file_path for e in self.entries(current, manifest)}
+        return found - {file.file_path for one in neighbours for file in self.files(current, one)}
 
 
 def commit(current: PyIcebergTable, manifests: Manifests, change: Change) -> PyIcebergTable:
@@ -315,6 +337,9 @@ def apply(
         ),
         tuple(updates),
     )
+    outlived = {entry.metadata_file for entry in current.metadata.metadata_log}
+    for path in outlived - {entry.metadata_file for entry in response.metadata.metadata_log}:
+        Path(path.removeprefix("file:")).unlink(missing_ok=True)  # as `delete-after-commit` says
     return PyIcebergTable(
         current.name(), response.metadata, response.metadata_location, current.io, current.catalog
     )
@@ -356,22 +381,27 @@ def _write_manifests(
     ]
     existing = [_with_status(entry, ManifestEntryStatus.EXISTING, entry.snapshot_id) for entry in live]
     deleted = [_with_status(entry, ManifestEntryStatus.DELETED, snapshot_id) for entry in gone]
-    for entries in (added + existing, deleted):
-        if entries:
-            with write_manifest(
-                format_version=current.metadata.format_version,
-                spec=current.spec(),
-                schema=current.schema(),
-                output_file=current.io.new_output(
-                    f"{current.metadata.location}/metadata/{uuid.uuid4()}-m0.avro"
-                ),
-                snapshot_id=snapshot_id,
-                avro_compression="deflate",
-            ) as writer:
-                for entry in entries:
-                    writer.add_entry(entry)
-            kept.append(writer.to_manifest_file())
+    # A manifest holds files of one partitioning.
+    for spec_id, entries in _by_spec(added + existing) + _by_spec(deleted):
+        with write_manifest(
+            format_version=current.metadata.format_version,
+            spec=current.specs()[spec_id],
+            schema=current.schema(),
+            output_file=current.io.new_output(f"{current.metadata.location}/metadata/{uuid.uuid4()}-m0.avro"),
+            snapshot_id=snapshot_id,
+            avro_compression="deflate",
+        ) as writer:
+            for entry in entries:
+                writer.add_entry(entry)
+        kept.append(writer.to_manifest_file())
     return kept, [entry.data_file for entry in gone]
+
+
+def _by_spec(entries: Iterable[ManifestEntry]) -> list[tuple[int, list[ManifestEntry]]]:
+    found: dict[int, list[ManifestEntry]] = {}
+    for entry in entries:
+        found.setdefault(entry.data_file.spec_id, []).append(entry)
+    return sorted(found.items())
 
 
 def _live_files(manifest: ManifestFile) -> int:

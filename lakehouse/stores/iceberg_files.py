@@ -6,7 +6,7 @@ collects statistics of every column, which makes each manifest entry ten times a
 """
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -22,6 +22,7 @@ from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import LongType
@@ -122,24 +123,30 @@ def split_by_partition(table: Table, rows: pa.Table) -> Iterator[tuple[Partition
         yield PartitionKey(of.get("day"), of.get("product")), rows.slice(start, end - start)
 
 
+def field_ids(current: PyIcebergTable) -> dict[str, int]:
+    """Return the numbers by which files know the columns, whatever their names were."""
+    return {field.name: field.field_id for field in current.schema().fields}
+
+
 def write_files(
-    table: Table, location: Path, parts: Sequence[tuple[PartitionKey, pa.Table]]
+    table: Table, current: PyIcebergTable, parts: Sequence[tuple[PartitionKey, pa.Table]]
 ) -> list[DataFile]:
-    """Write one file for each part below `location` and return their descriptions; none is registered."""
+    """Write one file for each part and return their descriptions; none is registered."""
     if len(parts) == 1:
-        return [_write_file(table, location, *parts[0])]
+        return [_write_file(table, current, *parts[0])]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda part: _write_file(table, location, *part), parts))
+        return list(pool.map(lambda part: _write_file(table, current, *part), parts))
 
 
-def _write_file(table: Table, location: Path, key: PartitionKey, rows: pa.Table) -> DataFile:
-    folder = location / "data" / key.folder
+def _write_file(table: Table, current: PyIcebergTable, key: PartitionKey, rows: pa.Table) -> DataFile:
+    ids = field_ids(current)
+    folder = Path(current.metadata.location) / "data" / key.folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid.uuid4()}.parquet"
     schema = pa.schema(
         [
-            pa.field(field.name, field.type, field.nullable, {"PARQUET:field_id": str(position)})
-            for position, field in enumerate(table.schema, start=1)
+            pa.field(field.name, field.type, field.nullable, {"PARQUET:field_id": str(ids[field.name])})
+            for field in table.schema
         ]
     )
     # Ids and times rise by small steps: as differences they take a fifth of the space, in less time.
@@ -157,13 +164,13 @@ def _write_file(table: Table, location: Path, key: PartitionKey, rows: pa.Table)
     )
     lower: dict[int, bytes] = {}
     upper: dict[int, bytes] = {}
-    for position, name in enumerate(table.schema.names, start=1):
+    for name in table.schema.names:
         if name in BOUNDED:
             # Iceberg holds a long and a timestamp in a bound alike: as its 64-bit number.
             bounds = pc.min_max(rows[name].cast(pa.int64()))
-            lower[position] = to_bytes(_LONG, bounds["min"].as_py())
-            upper[position] = to_bytes(_LONG, bounds["max"].as_py())
-    return DataFile.from_args(
+            lower[ids[name]] = to_bytes(_LONG, bounds["min"].as_py())
+            upper[ids[name]] = to_bytes(_LONG, bounds["max"].as_py())
+    file = DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=str(path),
         file_format=FileFormat.PARQUET,
@@ -180,12 +187,14 @@ def _write_file(table: Table, location: Path, key: PartitionKey, rows: pa.Table)
         split_offsets=None,
         equality_ids=None,
         sort_order_id=None,
-        spec_id=0,
     )
+    file.spec_id = current.spec().spec_id  # no argument: a manifest says it for all its files
+    return file
 
 
 def read_files(
     table: Table,
+    ids: Mapping[str, int],
     paths: Sequence[str],
     columns: Sequence[str] | None,
     product: str | None,
@@ -197,6 +206,7 @@ def read_files(
 
     Args:
         table: whose files they are.
+        ids: its columns' numbers, see `field_ids`; a file that lacks a column has it empty.
         paths: the files.
         columns: names; all where None.
         product: only its rows; all where None.
@@ -213,7 +223,7 @@ def read_files(
     schema = pa.schema(fields)
     texts = [field.name for field in fields if encoded and field.type == _ENCODED]
     conditions = {name: value for name, value in (("product", product), ("day", day)) if value is not None}
-    read = list(dict.fromkeys((*wanted, *conditions)))
+    read = {name: ids[name] for name in (*wanted, *conditions)}
     if len(paths) > _THREADS:
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(pool.map(lambda path: _read_file(path, read, texts, threads=False), paths))
@@ -224,7 +234,11 @@ def read_files(
     return pa.concat_tables([part.select(wanted).cast(schema) for part in parts] or [schema.empty_table()])
 
 
-def _read_file(path: str, columns: list[str], texts: list[str], *, threads: bool) -> pa.Table:
+def _read_file(path: str, columns: Mapping[str, int], texts: list[str], *, threads: bool) -> pa.Table:
     # ParquetFile, not read_table: that would take "day=…" in the path for a column.
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        return file.read(columns, use_threads=threads)
+        names = {int(f.metadata[b"PARQUET:field_id"]): f.name for f in file.schema_arrow if f.metadata}
+        there = {name: names[number] for name, number in columns.items() if number in names}
+        rows = file.read(list(there.values()), use_threads=threads)
+    empty = pa.nulls(rows.num_rows)
+    return pa.table({name: rows[there[name]] if name in there else empty for name in columns})

@@ -1,6 +1,6 @@
 """What the manifests say of an Iceberg table's partitions, without opening a data file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -31,7 +31,7 @@ def may_hold(key: PartitionKey, product: str | None, day: date | None) -> bool:
     return (day is None or key.day in (None, day)) and (product is None or key.product in (None, product))
 
 
-def statistics(table: Table, files: Iterable[DataFile]) -> list[PartitionStats]:
+def statistics(table: Table, ids: Mapping[str, int], files: Iterable[DataFile]) -> list[PartitionStats]:
     """Return what each partition holds, ordered by day and product.
 
     Raises:
@@ -42,8 +42,7 @@ def statistics(table: Table, files: Iterable[DataFile]) -> list[PartitionStats]:
     grouped: dict[PartitionKey, list[DataFile]] = {}
     for file in files:
         grouped.setdefault(PartitionKey.of(file), []).append(file)
-    position = table.schema.get_field_index("trade_id") + 1
-    found = [_stats(key, members, position) for key, members in grouped.items()]
+    found = [_stats(key, members, ids.get("trade_id", 0)) for key, members in grouped.items()]
     return sorted(found, key=lambda stats: (stats.day, stats.product or ""))
 
 

@@ -1,18 +1,18 @@
-"""Files that no snapshot names any more: found by two looks, deleted after a grace period.
+"""Files that no snapshot names any more: deleted after a grace period.
 
-A reader that planned its scan on an older snapshot still reads that snapshot's files, and a writer's new
-files are named by no snapshot before its commit. So a file is deleted only after it was seen unnamed
-twice, with at least the grace period in between. What was seen when lies in a small file of its own;
-losing it costs nothing but time. It also finds what a killed process left behind.
+A reader that planned its scan on an older snapshot still reads that snapshot's files. So what an expiry takes
+the names from is written down (`settle`) and deleted later (`delete_due`).
 
-A file that no snapshot has named yet may be given a longer period: an engine that is down holds files which
-it will commit when it is back. Which files were named once is written down as they cease to be (`settle`).
+A look at the whole table (`sweep`) finds what a killed process left behind. A writer's new files are named by
+no snapshot before its commit, so that a file is deleted only after it was seen unnamed twice, with at least
+the grace period in between. A file that was never named may be given a longer period: an engine that is down
+holds files which it will commit when it is back.
+
+What was seen when lies in a small file of its own; losing it costs nothing but time.
 
 Beside each file that Hadoop writes on a local disk lies its checksum (`.<name>.crc`), which goes with it.
 """
 
-import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
@@ -38,35 +38,38 @@ class _Seen(msgspec.Struct, array_like=True, frozen=True):
     was_named: bool
 
 
-def looked(record: Path, grace: timedelta) -> Sweep | None:
-    """Return what the last look left, if it was less than a tenth of `grace` ago; None when one is due.
-
-    A look lists the whole table and reads its manifests, which after many quick commits costs more than
-    everything else an expiry does. Files stay a tenth longer for it.
-    """
-    try:
-        age = time.time() - record.stat().st_mtime
-        if 0 <= age < grace.total_seconds() / 10:
-            return Sweep(0, 0, len(_decode(record.read_bytes())))
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None  # there was none, or a power failure cut its record off
-    return None
-
-
-def settle(record: Path, ceasing: Iterable[str]) -> None:
-    """Write down that files were named by a snapshot, which is about to be forgotten.
+def settle(record: Path, ceased: Set[str]) -> None:
+    """Write down which files a snapshot named that has just been forgotten.
 
     Args:
         record: as in `sweep`.
-        ceasing: their paths.
+        ceased: their paths.
     """
-    seen, looked_at = {}, 0.0
-    with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
-        looked_at = record.stat().st_mtime
-        seen = _decode(record.read_bytes())
+    if ceased:
+        now = time.time()
+        _write(record, _read(record) | {path: _Seen(now, was_named=True) for path in ceased})
+
+
+def delete_due(record: Path, grace: timedelta) -> Sweep:
+    """Delete the files that were settled `grace` ago or earlier; cheap, nothing is looked for.
+
+    The caller holds the lock, as in `sweep`.
+    """
     now = time.time()
-    _write(record, seen | {path: _Seen(now, was_named=True) for path in ceasing})
-    os.utime(record, (looked_at, looked_at))  # this was no look
+    seen = _read(record)
+    due = {
+        path
+        for path, one in seen.items()
+        # A clock that stepped back must not make a grace period endless.
+        if one.was_named and not 0 <= now - one.since < grace.total_seconds()
+    }
+    deleted = size = 0
+    for path in due:
+        files, freed = _delete(Path(path))
+        deleted, size = deleted + files, size + freed
+    if due:
+        _write(record, {path: one for path, one in seen.items() if path not in due})
+    return Sweep(deleted, size, len(seen) - len(due))
 
 
 def sweep(
@@ -89,10 +92,7 @@ def sweep(
         not_yet_named: the same for a file that was never named, as far as is known; `grace` where None.
     """
     now = time.time()
-    try:
-        seen = _decode(record.read_bytes())
-    except (FileNotFoundError, msgspec.MsgspecError):
-        seen = {}  # a new table, or a record cut off by a power failure: every file's grace starts again
+    seen = _read(record)
     waiting: dict[str, _Seen] = {}
     deleted = size = 0
     for path in present:
@@ -106,13 +106,21 @@ def sweep(
         if now - since < wait.total_seconds():
             waiting[name] = _Seen(since, before.was_named)
             continue
-        for file in (path, path.with_name(f".{path.name}.crc")):
-            if file.exists():
-                size += file.stat().st_size
-                file.unlink()
-                deleted += 1
+        files, freed = _delete(path)
+        deleted, size = deleted + files, size + freed
     _write(record, waiting)
     return Sweep(deleted, size, len(waiting))
+
+
+def _delete(path: Path) -> tuple[int, int]:
+    """Delete a file and its checksum; return how many were there, and their bytes."""
+    deleted = size = 0
+    for file in (path, path.with_name(f".{path.name}.crc")):
+        if file.exists():
+            size += file.stat().st_size
+            file.unlink()
+            deleted += 1
+    return deleted, size
 
 
 def _is_checksum(path: Path) -> bool:
@@ -120,8 +128,11 @@ def _is_checksum(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix == ".crc" and path.with_name(path.stem[1:]).exists()
 
 
-def _decode(record: bytes) -> dict[str, _Seen]:
-    return msgspec.json.decode(record, type=dict[str, _Seen])
+def _read(record: Path) -> dict[str, _Seen]:
+    try:
+        return msgspec.json.decode(record.read_bytes(), type=dict[str, _Seen])
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return {}  # a new table, or a record cut off by a power failure: every file's grace starts again
 
 
 def _write(record: Path, seen: dict[str, _Seen]) -> None:

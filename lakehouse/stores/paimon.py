@@ -13,12 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pypaimon import CatalogFactory, Schema
+from pypaimon import CatalogFactory
 from pypaimon.catalog.catalog import Catalog
 from pypaimon.snapshot.snapshot import Snapshot
 from pypaimon.table.file_store_table import FileStoreTable
@@ -28,6 +29,8 @@ from lakehouse.home import Home
 from lakehouse.market.product import checked_product
 from lakehouse.market.time import day_of
 from lakehouse.stores.lock import TableLocks, held
+from lakehouse.stores.orphans import Sweep
+from lakehouse.stores.paimon_catalog import created_table
 from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
 from lakehouse.stores.paimon_maintenance import (
     FAN_IN,
@@ -37,9 +40,12 @@ from lakehouse.stores.paimon_maintenance import (
     ExpiryResult,
     compact,
     expire,
+    forget_tag,
+    sweep,
 )
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
+from lakehouse.stores.versions import LADDER, Recorded, Rung, Version, held_until, versions
 
 PREFIX: Final = "lakehouse."
 COMMIT: Final = "lakehouse.commit"
@@ -86,13 +92,14 @@ class PaimonStore:
         self._tables: dict[str, FileStoreTable] = {}
         self._writers: dict[str, UpsertWriter] = {}
         self._unmaintained: dict[str, int] = {}
+        self._read_tags: dict[str, dict[tuple[str, int], Snapshot]] = {}
 
     @classmethod
     def open(cls, home: Home) -> Self:
-        """Open the warehouse; create the database and the tables where they are absent.
+        """Open the warehouse; create the database and the tables where they are absent, evolve older ones.
 
         Raises:
-            PaimonStoreError: a table there has other columns than `schemas` says.
+            PaimonStoreError: a table there has other columns than `schemas` says, and can't be evolved.
         """
         home.paimon.mkdir(parents=True, exist_ok=True)
         options = {"warehouse": str(home.paimon)}
@@ -102,37 +109,9 @@ class PaimonStore:
             store = cls(home, catalog, PaimonCatalog(options))
             for table in TABLES.values():
                 if table.store == "paimon":
-                    store._create(table)
+                    sequence_field = SEQUENCE_FIELDS[table.name]
+                    store._tables[table.name] = created_table(catalog, home, table, sequence_field)
         return store
-
-    def _create(self, table: Table) -> None:
-        name = f"{self._home.namespace}.{table.name}"
-        schema = Schema.from_pyarrow_schema(
-            table.schema,
-            partition_keys=list(table.partition_by),
-            primary_keys=list(dict.fromkeys((*table.partition_by, *table.key))),
-            options={
-                "bucket": "1",
-                "merge-engine": "deduplicate",
-                "sequence.field": SEQUENCE_FIELDS[table.name],
-                "file.format": "parquet",
-                "write.native.enabled": "true",
-                # A commit may only move properties.
-                "snapshot.ignore-empty-commit": "false",
-                # A row is only ever replaced. Flink takes one back before it writes it again.
-                "ignore-delete": "true",
-            },
-            comment=table.description,
-        )
-        self._catalog.create_table(name, schema, True)
-        found = self._catalog.get_table(name)
-        there = [(field.name, str(field.type)) for field in found.table_schema.fields]
-        if there != [(field.name, str(field.type)) for field in schema.fields]:
-            raise PaimonStoreError(
-                f"the table {table.name} in {self._home.paimon} has other columns than this version writes: "
-                "use an empty LAKEHOUSE_HOME"
-            )
-        self._tables[table.name] = found
 
     def close(self) -> None:
         """Release what the store holds."""
@@ -161,6 +140,12 @@ class PaimonStore:
     def opened(self, table: Table) -> FileStoreTable:
         """Return pypaimon's table."""
         return self._tables[table.name]
+
+    def names_in(self, table: Table, schema_id: int) -> dict[str, str | None]:
+        """Return what the columns are called in files of an earlier schema; None for those it lacks."""
+        opened = self.opened(table)
+        earlier = {field.id: field.name for field in opened.schema_manager.get_schema(schema_id).fields}
+        return {field.name: earlier.get(field.id) for field in opened.table_schema.fields}
 
     def newest(self, table: Table) -> Snapshot | None:
         """Return the newest snapshot."""
@@ -389,8 +374,43 @@ class PaimonStore:
 
     def untag(self, table: Table, name: str) -> None:
         """Remove a tag; the files that only it named are deleted by a later expiry."""
-        with self.lock(table):
-            self.opened(table).delete_tag(name)
+        forget_tag(self, table, name)
+
+    def tags(self, table: Table) -> dict[str, int]:
+        """Return the tagged snapshots by name; those named `held-until-…` come and go with the ladder."""
+        return {name: snapshot.id for name, snapshot in self._tagged(table).items()}
+
+    def _tagged(self, table: Table) -> dict[str, Snapshot]:
+        manager = self.opened(table).tag_manager()
+        names = manager.list_tags() if Path(manager.tag_directory()).exists() else []
+        # There may be hundreds. A name may come back for another snapshot, in another file.
+        known = self._read_tags.get(table.name, {})
+        found = {}
+        for name in names:
+            written = Path(manager.tag_path(name)).stat().st_mtime_ns
+            found[name, written] = known.get((name, written)) or manager.get_or_throw(name).trim_to_snapshot()
+        self._read_tags[table.name] = found
+        return {name: snapshot for (name, _), snapshot in found.items()}
+
+    def live(self, table: Table) -> list[int]:
+        """Return the ids of the snapshots that have not expired, oldest first; tags aside."""
+        return [snapshot.id for snapshot in self.opened(table).snapshot_manager().list_snapshots()]
+
+    def history(self, table: Table) -> dict[int, Snapshot]:
+        """Return all snapshots that can be read, those of tags among them, by id, oldest first."""
+        found = {snapshot.id: snapshot for snapshot in self._tagged(table).values()}
+        for snapshot in self.opened(table).snapshot_manager().list_snapshots():
+            found[snapshot.id] = snapshot
+        return dict(sorted(found.items()))
+
+    def versions(self, table: Table) -> list[Version]:
+        """Return the versions that can be read, oldest first."""
+        recorded = [
+            Recorded(one.id, one.time_millis, one.id - 1 if one.id > 1 else None)
+            for one in self.history(table).values()
+        ]
+        ends = {snapshot_id: held_until(name) for name, snapshot_id in self.tags(table).items()}
+        return versions(recorded, {key: until for key, until in ends.items() if until is not None})
 
     # Maintenance
 
@@ -398,15 +418,29 @@ class PaimonStore:
         """Merge each partition with at least `fan_in` files into one; see `paimon_maintenance`."""
         return compact(self, table, fan_in)
 
-    def expire(self, table: Table, *, keep: int = KEEP_SNAPSHOTS, grace: timedelta = GRACE) -> ExpiryResult:
-        """Forget old snapshots and delete files that nothing names any more; tagged ones stay.
+    def expire(
+        self,
+        table: Table,
+        *,
+        keep: int = KEEP_SNAPSHOTS,
+        grace: timedelta = GRACE,
+        ladder: Sequence[Rung] = LADDER,
+    ) -> ExpiryResult:
+        """Forget old snapshots and delete files that nothing names any more.
+
+        What somebody tagged stays, and what the ladder wants is tagged.
 
         Args:
             table: what to expire.
             keep: newest snapshots that stay.
             grace: how long a file must have been unnamed before it is deleted, for readers still at it.
+            ladder: the moments whose state stays readable.
         """
-        return expire(self, table, keep, grace)
+        return expire(self, table, keep, grace, ladder)
+
+    def sweep(self, table: Table, *, grace: timedelta = GRACE) -> Sweep:
+        """Look through the table's folder for files that nothing names, and delete those that are due."""
+        return sweep(self, table, grace)
 
     def maintain(self, table: Table) -> None:
         """Compact and expire what is due; costs nothing between, so call it after each commit."""

@@ -9,6 +9,7 @@ from pypaimon.manifest.manifest_list_manager import ManifestListManager
 from pypaimon.manifest.schema.manifest_entry import ManifestEntry
 from pypaimon.snapshot.snapshot import Snapshot
 from pypaimon.table.file_store_table import FileStoreTable
+from pypaimon.utils.file_store_path_factory import canonical_data_file_path
 from pypaimon.write.native_write import NativeTableWrite
 
 
@@ -80,3 +81,11 @@ def entries_of(opened: FileStoreTable, snapshot: Snapshot | None) -> list[Manife
     if not manifests:
         return []
     return list(ManifestFileManager(opened).read_entries_parallel(manifests, drop_stats=False, max_workers=2))
+
+
+def paths_of(opened: FileStoreTable, snapshot: Snapshot | None) -> list[str]:
+    """Return the paths of the data files of a snapshot."""
+    return [
+        canonical_data_file_path(opened, tuple(entry.partition.values), entry.bucket, entry.file.file_name)
+        for entry in entries_of(opened, snapshot)
+    ]

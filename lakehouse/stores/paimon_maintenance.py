@@ -1,16 +1,19 @@
-"""Keeping the Paimon tables small while they are written: compaction and expiry.
+"""Keeping the Paimon tables small while they are written: compaction, expiry, and a look for orphans.
 
 Neither pypaimon nor its Rust library has them. Each upsert adds a file to each partition it touches, and a
 manifest; a scan merges all files of a partition, and the writer reads all manifests. So compaction reads a
 partition merged and writes it as one file, and writes all manifests together, in one snapshot of the kind
-COMPACT. Expiry walks the manifests of the snapshots and tags that stay and deletes what none names.
+COMPACT. Expiry forgets snapshots, keeps as tags those that keep the past readable (`versions`), and deletes
+the files that only the forgotten ones named. Both cost what was written since the last time. Orphans are
+looked for in the whole table, now and then.
 """
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +27,11 @@ from pypaimon.table.file_store_table import FileStoreTable
 from pypaimon.table.row.generic_row import GenericRow
 from pypaimon.utils.file_store_path_factory import canonical_data_file_path
 
-from lakehouse.stores.orphans import looked, sweep
+from lakehouse.stores import orphans
+from lakehouse.stores.orphans import Sweep, delete_due, settle
 from lakehouse.stores.paimon_files import entries_of, write_rows
 from lakehouse.stores.schemas import Table
+from lakehouse.stores.versions import Rung, files_alone, plan_expiry
 
 if TYPE_CHECKING:
     from lakehouse.stores.paimon import PaimonStore
@@ -116,47 +121,117 @@ def compact(store: "PaimonStore", table: Table, fan_in: int) -> CompactionResult
     return CompactionResult(len(changes), len(written), len(manifests), len(base) + len(delta))
 
 
-def expire(store: "PaimonStore", table: Table, keep: int, grace: timedelta) -> ExpiryResult:
-    """Forget all but the newest `keep` snapshots; delete files that are due.
+def expire(
+    store: "PaimonStore", table: Table, keep: int, grace: timedelta, ladder: Sequence[Rung]
+) -> ExpiryResult:
+    """Forget what `plan_expiry` says; delete the files that were forgotten `grace` ago.
 
-    Snapshots go first, oldest first, so that a crash leaves a contiguous history and unnamed files, which
-    the next call finds, because it looks at everything in the table's folder (now and then, see
-    `orphans.looked`).
+    Tags are set before snapshots go, and snapshots go oldest first, so that a crash leaves a contiguous
+    history. Which files nothing names any more is written down after that: a crash in between leaves them to
+    `sweep`.
     """
     if keep < 1:
         raise ValueError("the newest snapshot has to stay: keep at least 1")
     with store.lock(table):
         opened = store.opened(table)
-        manager = opened.snapshot_manager()
-        snapshots = manager.list_snapshots()
-        if not snapshots:
-            return ExpiryResult(0, 0, 0, 0)
-        forgotten, kept = snapshots[:-keep], snapshots[-keep:]
-        if forgotten:
-            # Before the files go: a reader that starts from the hint must not look for them.
-            partial = Path(manager.snapshot_dir) / ".EARLIEST"
-            partial.write_text(str(kept[0].id))
-            partial.replace(partial.with_name("EARLIEST"))
-        for snapshot in forgotten:
-            Path(manager.get_snapshot_path(snapshot.id)).unlink()
-        root = Path(opened.table_path)
-        record = root / "unnamed.json"
-        found = looked(record, grace) or sweep(_swept(root), _named(opened, kept), record, grace)
+        history = store.history(table)
+        live = store.live(table)
+        plan = plan_expiry(
+            store.versions(table), store.tags(table), live[-keep:], time.time_ns() // 1_000_000, ladder
+        )
+        alone = files_alone(list(history), plan.forget, partial(_alone, opened, history))
+        for name, snapshot_id in plan.tag.items():
+            opened.create_tag(name, snapshot_id)
+        forgotten = live[:-keep]
+        _forget(opened, forgotten, live[-keep:])
+        for name in plan.untag:
+            opened.delete_tag(name)
+        record = _record(opened)
+        settle(record, alone)
+        found = delete_due(record, grace)
     return ExpiryResult(len(forgotten), found.deleted, found.bytes, found.waiting)
 
 
-def _named(opened: FileStoreTable, kept: list[Snapshot]) -> set[str]:
-    """Return the paths of all files that the snapshots and the tags need."""
-    tags = opened.tag_manager()
-    names = tags.list_tags() if Path(tags.tag_directory()).exists() else []
+def _forget(opened: FileStoreTable, forgotten: list[int], kept: list[int]) -> None:
+    manager = opened.snapshot_manager()
+    if forgotten:
+        # Before the files go: a reader that starts from the hint must not look for them.
+        partial_hint = Path(manager.snapshot_dir) / ".EARLIEST"
+        partial_hint.write_text(str(kept[0]))
+        partial_hint.replace(partial_hint.with_name("EARLIEST"))
+    for snapshot_id in forgotten:
+        Path(manager.get_snapshot_path(snapshot_id)).unlink()
+
+
+def forget_tag(store: "PaimonStore", table: Table, name: str) -> None:
+    """Remove a tag, and write down which files nothing names any more."""
+    with store.lock(table):
+        opened = store.opened(table)
+        history, tags, live = store.history(table), store.tags(table), store.live(table)
+        snapshot_id = tags.pop(name, None)
+        opened.delete_tag(name)
+        if snapshot_id is not None and snapshot_id not in live and snapshot_id not in tags.values():
+            alone = files_alone(list(history), [snapshot_id], partial(_alone, opened, history))
+            settle(_record(opened), alone)
+
+
+def sweep(store: "PaimonStore", table: Table, grace: timedelta) -> Sweep:
+    """Look at every file of the table, and delete those that nothing names and that are due."""
+    with store.lock(table):
+        opened = store.opened(table)
+        root = Path(opened.table_path)
+        named = _named(opened, store.history(table).values())
+        return orphans.sweep(_swept(root), named, _record(opened), grace)
+
+
+def _record(opened: FileStoreTable) -> Path:
+    return Path(opened.table_path) / "unnamed.json"
+
+
+def _alone(
+    opened: FileStoreTable,
+    history: Mapping[int, Snapshot],
+    stretch: list[int],
+    before: int | None,
+    after: int | None,
+) -> set[str]:
+    """Return the paths that snapshots of a stretch name and neither neighbour does; see `files_alone`.
+
+    A file's manifest may outlive it: what takes it out is in a manifest of the stretch, or of the one after.
+    """
+    lists, reader = ManifestListManager(opened), ManifestFileManager(opened)
+    neighbours = [history[one] for one in (before, after) if one is not None]
+    known = _manifests(lists, [history[before]] if before is not None else [])
+    found: set[str] = set()
+    for name in _manifests(lists, [history[one] for one in (*stretch, after) if one is not None]) - known:
+        found.add(f"{lists.manifest_path}/{name}")
+        found |= {path for entry in reader.read(name) for path in _paths(opened, entry)}
+    found |= _lists_of(lists, [history[one] for one in stretch])
+    named = {f"{lists.manifest_path}/{name}" for name in _manifests(lists, neighbours)}
+    named |= _lists_of(lists, neighbours)
+    named |= {path for one in neighbours for e in entries_of(opened, one) for path in _paths(opened, e)}
+    return found - named
+
+
+def _manifests(lists: ManifestListManager, snapshots: Iterable[Snapshot]) -> set[str]:
+    return {manifest.file_name for snapshot in snapshots for manifest in lists.read_all(snapshot)}
+
+
+def _lists_of(lists: ManifestListManager, snapshots: Iterable[Snapshot]) -> set[str]:
+    return {
+        f"{lists.manifest_path}/{name}"
+        for snapshot in snapshots
+        for name in (snapshot.base_manifest_list, snapshot.delta_manifest_list)
+    }
+
+
+def _named(opened: FileStoreTable, snapshots: Iterable[Snapshot]) -> set[str]:
+    """Return the paths of all files that snapshots need."""
     lists, reader = ManifestListManager(opened), ManifestFileManager(opened)
     read: dict[str, tuple[set[str], set[str]]] = {}
     named: set[str] = set()
-    for snapshot in [*kept, *(tags.get_or_throw(name) for name in names)]:
-        named |= {
-            f"{lists.manifest_path}/{name}"
-            for name in (snapshot.base_manifest_list, snapshot.delta_manifest_list)
-        }
+    for snapshot in snapshots:
+        named |= _lists_of(lists, [snapshot])
         added: set[str] = set()
         deleted: set[str] = set()
         for manifest in lists.read_all(snapshot):

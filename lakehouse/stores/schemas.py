@@ -25,6 +25,8 @@ class Table:
     schema: pa.Schema
     key: tuple[str, ...]
     partition_by: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Columns that had another name in an earlier version, as (old, new): a home's tables follow."""
 
 
 def _column(name: str, kind: pa.DataType, meaning: str, *, optional: bool = False) -> pa.Field:

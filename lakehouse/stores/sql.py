@@ -1,13 +1,13 @@
-"""SQL over the current snapshots of all tables: DuckDB, read-only, through the manifests.
+"""SQL over all tables as they are, or as they stood at a moment: DuckDB, read-only, through the manifests.
 
-Each table is a view over the data files that its newest snapshot names, so that DuckDB reads only the columns
-and row groups a query needs, and never a folder. Nothing is loaded when connecting. The connection may open
-those files and no others, may not load extensions, and only runs statements that read.
+Each table is a view over the data files that one snapshot names, so that DuckDB reads only the columns and
+row groups a query needs, and never a folder. Nothing is loaded when connecting. The connection may open those
+files and no others, may not load extensions, and only runs statements that read.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from lakehouse.home import Home, HomeError
+from lakehouse.market.time import now_us, to_iso
 from lakehouse.settings import Settings
 from lakehouse.stores.hot import HotStore
 from lakehouse.stores.hot_store import LATEST, HotReader, open_hot_reader
@@ -30,12 +31,23 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import SEQUENCE_FIELDS, PaimonStore
 from lakehouse.stores.paimon_files import entries_of
 from lakehouse.stores.schemas import PRICE, TABLES, Table
+from lakehouse.stores.versions import PastError, version_at
 
 Format = Literal["table", "csv", "json"]
 
 _ROWS_AT_ONCE = 10_000
 _ANY_WIDTH = 100_000
 _MULTIPLIABLE: Final = pa.decimal128(38, 8)
+_SEQUENCE: Final = '"_SEQUENCE_NUMBER"'
+_KINDS: Final = {
+    "string": "VARCHAR",
+    "date32[day]": "DATE",
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "bool": "BOOLEAN",
+    "binary": "BLOB",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}
 
 # A minute without a candle is filled only if no trade can have happened in it: the ids go on without a step
 # from the candle before to the one after. At a gap nothing is made up.
@@ -79,12 +91,17 @@ QUALIFY row_number() OVER (PARTITION BY pieces.exchange, pieces.product, pieces.
 _GAPS_OPEN: Final = "CREATE VIEW gaps_open AS SELECT * FROM gaps_now WHERE status <> 'filled'"
 
 
-def connect(home: Home, settings: Settings | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection with a view for each table, over the snapshots of this moment.
+def connect(
+    home: Home, settings: Settings | None = None, *, as_of_us: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection with a view for each table, over the snapshots of this moment or of an earlier one.
 
     Args:
         home: whose tables.
         settings: which hot store has `latest`, and where; the embedded one where None.
+        as_of_us: the moment whose tables to read, µs UTC; now where None. A table whose state of then has
+            expired fails when it is used, and says what can be had; the others can be read. So does `latest`,
+            which has no past.
 
     Views: every table of `schemas`, `candles_1m_filled` (minutes without trades carried on, `is_filled`),
     `gaps_now` (what is known of the ids that were found missing), `gaps_open` (those of them that are not
@@ -94,29 +111,36 @@ def connect(home: Home, settings: Settings | None = None) -> duckdb.DuckDBPyConn
 
     Raises:
         HomeError: nothing has been written there yet.
+        PastError: `as_of_us` is in the future.
         IcebergStoreError: the catalog can't be used, or a table there has another shape.
         PaimonStoreError: a table has another shape.
     """
     if not home.folder.exists():
         raise HomeError(f"{home.root} holds no {home.namespace} data yet: start `lakehouse up` first")
+    if as_of_us is not None and as_of_us > now_us():
+        raise PastError(f"{to_iso(as_of_us)} is in the future: --as-of takes a moment that has been")
     connection = duckdb.connect(
         ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
     connection.execute("SET TimeZone = 'UTC'")
     allowed: list[str] = []
     with IcebergStore.open(home) as iceberg, PaimonStore.open(home) as paimon:
+        stores = _Stores(iceberg, paimon)
         for table in TABLES.values():
-            if table.store == "iceberg":
-                paths = [file.file_path for file in iceberg.data_files(table)]
-                rows = _files(table, paths)
-            else:
-                paths, rows = _merged(paimon, table)
+            try:
+                paths, rows = (_appended if table.store == "iceberg" else _merged)(stores, table, as_of_us)
+            except PastError as error:
+                paths, rows = [], _refused(table.schema, str(error))
             connection.execute(f"CREATE VIEW {table.name} AS {rows}")
             allowed += paths
     connection.execute(_CANDLES_FILLED)
     connection.execute(_GAPS_NOW)
     connection.execute(_GAPS_OPEN)
-    connection.register("latest", _Latest(home, settings))
+    if as_of_us is None:
+        connection.register("latest", _Latest(home, settings))
+    else:
+        reason = "latest is the hot store's present and has no past: ask trades or quotes instead"
+        connection.execute(f"CREATE VIEW latest AS {_refused(LATEST, reason)}")
     connection.execute(f"SET allowed_paths = {_list(allowed)}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -152,10 +176,42 @@ class _Latest:
         return self._rows.__arrow_c_stream__(requested_schema)
 
 
-def _files(table: Table, paths: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class _Stores:
+    """Where the tables are read from."""
+
+    iceberg: IcebergStore
+    paimon: PaimonStore
+
+
+def _appended(stores: _Stores, table: Table, as_of_us: int | None) -> tuple[list[str], str]:
+    """Return an Iceberg table's data files, and the query over them.
+
+    Raises:
+        PastError: the state of that moment has expired.
+    """
+    store, snapshot_id = stores.iceberg, None
+    if as_of_us is not None:
+        version = version_at(table.name, store.versions(table), as_of_us)
+        if version is None:
+            return [], _no_rows(table.schema)
+        snapshot_id = version.snapshot_id
+    paths = [file.file_path for file in store.data_files(table, snapshot_id=snapshot_id)]
+    return paths, _files(table, paths, store.field_ids(table) if store.is_evolved(table) else None)
+
+
+def _files(table: Table, paths: Sequence[str], field_ids: Mapping[str, int] | None = None) -> str:
+    """Return the query over data files; their columns are known by `field_ids` where names have changed."""
     if not paths:
-        return _no_rows(table)
-    return f"SELECT {_columns(table)} FROM read_parquet({_list(paths)}, hive_partitioning = false)"
+        return _no_rows(table.schema)
+    options = "hive_partitioning = false"
+    if field_ids is not None:
+        columns = (
+            f"{field_ids[f.name]}: {{name: '{f.name}', type: '{_kind(f.type)}', default_value: NULL}}"
+            for f in table.schema
+        )
+        options += f", schema = MAP {{{', '.join(columns)}}}"
+    return f"SELECT {_columns(table)} FROM read_parquet({_list(paths)}, {options})"
 
 
 def _columns(table: Table) -> str:
@@ -166,48 +222,76 @@ def _columns(table: Table) -> str:
     )
 
 
-def _no_rows(table: Table) -> str:
-    kinds = {
-        str(PRICE): "DECIMAL(38, 8)",
-        "string": "VARCHAR",
-        "date32[day]": "DATE",
-        "int64": "BIGINT",
-        "int32": "INTEGER",
-        "bool": "BOOLEAN",
-        "binary": "BLOB",
-        "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
-    }
+def _kind(kind: pa.DataType) -> str:
+    return _KINDS.get(str(kind), str(kind).replace("decimal128", "DECIMAL"))
+
+
+def _no_rows(schema: pa.Schema, condition: str = "false") -> str:
     columns = (
-        f'CAST(NULL AS {kinds.get(str(f.type), str(f.type).replace("decimal128", "DECIMAL"))}) AS "{f.name}"'
-        for f in table.schema
+        f'CAST(NULL AS {_kind(_MULTIPLIABLE if f.type == PRICE else f.type)}) AS "{f.name}"' for f in schema
     )
-    return f"SELECT {', '.join(columns)} WHERE false"
+    return f"SELECT {', '.join(columns)} WHERE {condition}"
 
 
-def _merged(store: PaimonStore, table: Table) -> tuple[list[str], str]:
+def _refused(schema: pa.Schema, reason: str) -> str:
+    """Return a view that fails with the reason when it is used."""
+    return _no_rows(schema, "error('" + reason.replace("'", "''") + "')")
+
+
+def _merged(stores: _Stores, table: Table, as_of_us: int | None) -> tuple[list[str], str]:
     """Return a Paimon table's data files, and the query that merges them as Paimon does.
 
     Of the rows with one key the one with the highest sequence field counts, of those the last written. A
     partition of one file holds each key once already. The filters that people write (on product, day and
     start) reach the files through both branches.
+
+    Raises:
+        PastError: the state of that moment has expired.
     """
-    opened = store.opened(table)
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for entry in entries_of(opened, store.newest(table)):
+    store = stores.paimon
+    opened, snapshot = store.opened(table), store.newest(table)
+    if as_of_us is not None:
+        version = version_at(table.name, store.versions(table), as_of_us)
+        snapshot = None if version is None else store.history(table)[version.snapshot_id]
+    # By the schema that a file was written with, because files of Paimon know their columns by name only.
+    groups: dict[tuple[object, ...], list[tuple[int, str]]] = {}
+    for entry in entries_of(opened, snapshot):
         partition = tuple(entry.partition.values)
         path = canonical_data_file_path(opened, partition, entry.bucket, entry.file.file_name)
-        groups.setdefault((*partition, entry.bucket), []).append(path)
-    single = [paths[0] for paths in groups.values() if len(paths) == 1]
-    several = [path for paths in groups.values() if len(paths) > 1 for path in paths]
-    queries = [_files(table, single)] if single or not several else []
+        groups.setdefault((*partition, entry.bucket), []).append((entry.file.schema_id, path))
+    single = [files[0] for files in groups.values() if len(files) == 1]
+    several = [file for files in groups.values() if len(files) > 1 for file in files]
+    queries = []
+    if single or not several:
+        queries.append(f"SELECT {_columns(table)} FROM ({_written(store, table, single, '')})")
     if several:
         key = ", ".join(dict.fromkeys((*table.partition_by, *table.key)))
         queries.append(
-            f"SELECT {_columns(table)} FROM read_parquet({_list(several)}, hive_partitioning = false) "
+            f"SELECT {_columns(table)} FROM ({_written(store, table, several, _SEQUENCE)}) "
             f"QUALIFY row_number() OVER (PARTITION BY {key} "
-            f'ORDER BY {SEQUENCE_FIELDS[table.name]} DESC, "_SEQUENCE_NUMBER" DESC) = 1'
+            f"ORDER BY {SEQUENCE_FIELDS[table.name]} DESC, {_SEQUENCE} DESC) = 1"
         )
-    return single + several, " UNION ALL ".join(queries)
+    return [path for _, path in single + several], " UNION ALL ".join(queries)
+
+
+def _written(store: PaimonStore, table: Table, files: Sequence[tuple[int, str]], besides: str) -> str:
+    """Return the rows of files, each with the schema of its id, by the table's columns as they are now."""
+    queries = []
+    for schema_id in sorted({schema_id for schema_id, _ in files}):
+        paths = [path for one, path in files if one == schema_id]
+        names = store.names_in(table, schema_id)
+        columns = ", ".join(
+            f'CAST({_name(names[f.name])} AS {_kind(f.type)}) AS "{f.name}"' for f in table.schema
+        )
+        queries.append(
+            f"SELECT {columns}{', ' + besides if besides else ''} "
+            f"FROM read_parquet({_list(paths)}, hive_partitioning = false)"
+        )
+    return " UNION ALL ".join(queries) or _no_rows(table.schema)
+
+
+def _name(column: str | None) -> str:
+    return "NULL" if column is None else f'"{column}"'
 
 
 def _list(paths: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ nor Fluss. It reads what is in the tables and asks of each message of the log wh
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 import numpy as np
@@ -70,7 +70,7 @@ class ArchivedOffsets:
         self._levels = {partition: np.empty(0, dtype=np.int64) for partition in self._start}
         self._newest: dict[Partition, dict[str, int]] = {partition: {} for partition in self._start}
         self._read: dict[str, set[str]] = {topic: set() for topic in TABLES}
-        self._ids = _ArchivedIds()
+        self._ids = _ArchivedIds(store)
 
     def refresh(self) -> None:
         """Take in the data files that came since the last call.
@@ -151,7 +151,8 @@ class ArchivedOffsets:
         return Partition(topic, partition_number(product, self._spine.partitions))
 
     def _reach(self, partition: Partition, table: Table, file: DataFile) -> None:
-        bounds, product = _bounds(table, file, "spine_offset"), PartitionKey.of(file).product
+        bounds = _bounds(self._store.field_ids(table), file, "spine_offset")
+        product = PartitionKey.of(file).product
         if bounds is not None and product is not None and bounds[1] >= 0:  # a backfilled row has no place
             newest = self._newest[partition]
             newest[product] = max(newest.get(product, 0), bounds[1])
@@ -163,7 +164,7 @@ class ArchivedOffsets:
 
     def _knows_all(self, partition: Partition, table: Table, file: DataFile) -> bool:
         """Tell by a file's bounds whether all its offsets are held already."""
-        bounds = _bounds(table, file, "spine_offset")
+        bounds = _bounds(self._store.field_ids(table), file, "spine_offset")
         if bounds is None:
             return False
         lowest, highest = max(bounds[0], self._start[partition]), bounds[1]
@@ -171,7 +172,7 @@ class ArchivedOffsets:
 
     def _take_in(self, partition: Partition, table: Table, paths: list[str]) -> None:
         columns = ["spine_partition", "spine_offset", *(["level"] if table is BOOK else [])]
-        rows = read_files(table, paths, columns, None)
+        rows = read_files(table, self._store.field_ids(table), paths, columns, None)
         offsets: Int64s = rows["spine_offset"].to_numpy()
         # A backfilled row has no place in the log.
         wanted = (rows["spine_partition"].to_numpy() == partition.number) & (
@@ -243,7 +244,8 @@ class ArchivedOffsets:
 class _ArchivedIds:
     """The trade ids in the archive, read from it only as far as somebody asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: IcebergStore) -> None:
+        self._store = store
         self._files: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
         self._read: set[str] = set()
         self._ids: dict[str, TradeIds] = defaultdict(TradeIds)
@@ -255,7 +257,7 @@ class _ArchivedIds:
                 del files[path]
         self._read -= gone
         for file in new:
-            bounds = _bounds(TRADES, file, "trade_id")
+            bounds = _bounds(self._store.field_ids(TRADES), file, "trade_id")
             if bounds is None:
                 raise AssertionError(f"{file.file_path} says nothing of its trade ids")
             self._files[str(PartitionKey.of(file).product)][file.file_path] = bounds
@@ -266,14 +268,16 @@ class _ArchivedIds:
         known = self._ids[product]
         for path, (first, last) in self._files.get(product, {}).items():
             if path not in self._read and first <= highest and lowest <= last:
-                known.add_new(np.sort(read_files(TRADES, [path], ["trade_id"], None)["trade_id"].to_numpy()))
+                ids = self._store.field_ids(TRADES)
+                rows = read_files(TRADES, ids, [path], ["trade_id"], None)
+                known.add_new(np.sort(rows["trade_id"].to_numpy()))
                 self._read.add(path)
         return known.contains(trade_ids)
 
 
-def _bounds(table: Table, file: DataFile, column: str) -> tuple[int, int] | None:
+def _bounds(ids: Mapping[str, int], file: DataFile, column: str) -> tuple[int, int] | None:
     """Return the lowest and highest value of a column of 64-bit integers in a file, None where not told."""
-    field = table.schema.get_field_index(column) + 1
+    field = ids[column]
     lower, upper = (file.lower_bounds or {}).get(field), (file.upper_bounds or {}).get(field)
     if lower is None or upper is None:
         return None

@@ -33,7 +33,7 @@ def world(cluster: RunningCluster, tmp_path: Path) -> Iterator[FlinkWorld]:
 def keep_small(world: FlinkWorld) -> None:
     """As the archive worker does, with less patience."""
     world.iceberg.compact(TRADES, fan_in=3)
-    world.iceberg.expire(TRADES, keep=1, grace=timedelta(seconds=30))
+    world.iceberg.expire(TRADES, keep=1, grace=timedelta(seconds=30), ladder=())
 
 
 def seal_some_day(world: FlinkWorld, chance: random.Random) -> None:

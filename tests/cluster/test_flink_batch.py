@@ -1,7 +1,11 @@
 """Flink's batch jobs: a day rebuilt as Python rebuilds it, a table compacted beside the streaming job."""
 
+import os
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,9 +18,13 @@ from lakehouse.candles.rebuild import rebuild
 from lakehouse.candles.rollup import rolled_up
 from lakehouse.market.product import InvalidProductError
 from lakehouse.market.time import DAY_US, HOUR_US
+from lakehouse.stores import schemas, sql
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TRADES
 from lakehouse.stores.seals import known_edges
-from streaming.engines.flink.batch import EdgesError, compact, rebuild_day
+from lakehouse.stores.versions import held_tag
+from streaming.engines.flink.batch import EdgesError, compact, rebuild_day, remove_orphans, tag
 from streaming.engines.flink.errors import StatementError
 from streaming.engines.flink.job_manager import JobProgress
 from streaming.engines.rebuilding import rebuilder
@@ -138,6 +146,37 @@ def test_hours_and_days_are_rolled_up_as_python_rolls_them_up(world: FlinkWorld)
     assert set(world.paimon.scan(CANDLES_1H, product=product)["is_complete"].to_pylist()) == {True, False}
 
 
+def test_tags_keep_the_past_and_orphans_go_by_flinks_procedures(world: FlinkWorld) -> None:
+    product = "AVAX-USD"
+    folder = Path(world.paimon.opened(CANDLES_1M).table_path)
+    for last in (3, 6):
+        world.iceberg.append(TRADES, spread([*range(last - 2, last + 1)], product, DAY, 20_000_000))
+        found, wanted = rebuilt(world, product, DAY, [])
+        assert found.equals(wanted)
+    then, now = world.paimon.versions(CANDLES_1M)[-2:]
+    assert then.until_ms is not None
+    name = held_tag(then.until_ms)
+    tag(world.flink, CANDLES_1M, {name: then.snapshot_id}, [])
+    compact(world.flink, CANDLES_1M, idle=timedelta(hours=1), keep_snapshots=1, older_than=timedelta(0))
+    assert world.paimon.live(CANDLES_1M) == [now.snapshot_id]
+    assert world.paimon.tags(CANDLES_1M) == {name: then.snapshot_id}
+    count = f"SELECT sum(trade_count) FROM candles_1m WHERE product = '{product}'"
+    for moment_ms, trades in ((then.until_ms, 3), (now.since_ms, 6)):
+        with sql.connect(world.home, world.settings, as_of_us=moment_ms * 1000) as connection:
+            assert connection.execute(count).fetchone() == (trades,)
+    data = next(folder.rglob("data-*.parquet"))
+    young, old = (data.with_name(f"data-{age}-0.parquet") for age in ("young", "old"))
+    for path in (young, old):
+        path.write_bytes(b"half")
+    long_ago = time.time() - timedelta(days=4).total_seconds()
+    os.utime(old, (long_ago, long_ago))
+    assert remove_orphans(world.flink, CANDLES_1M) == 1
+    assert (young.exists(), old.exists(), data.exists()) == (True, False, True)
+    young.unlink()
+    tag(world.flink, CANDLES_1M, {}, [name])
+    assert world.paimon.tags(CANDLES_1M) == {}
+
+
 @pytest.mark.full
 def test_compaction_beside_the_streaming_job_changes_no_row(world: FlinkWorld) -> None:
     world.job().ensure()
@@ -168,3 +207,28 @@ def test_compaction_beside_the_streaming_job_changes_no_row(world: FlinkWorld) -
     world.wait(lambda: world.streamed_candles() == world.wanted(), "candles differ")
     compact(world.flink, CANDLES_1M, idle=timedelta(hours=1))
     assert world.streamed_candles() == world.wanted()
+
+
+@pytest.mark.full
+def test_a_job_goes_on_writing_a_table_that_evolves_under_it(
+    world: FlinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.job().ensure()
+    trades = market(21, 600)
+    world.push(trades[:300])
+    world.wait(lambda: world.streamed_trades() >= len(world.seen), "trades are missing")
+    for table in (TRADES, CANDLES_1M):
+        later = replace(table, schema=table.schema.append(pa.field("more", pa.string())))
+        monkeypatch.setitem(schemas.TABLES, table.name, later)
+    with IcebergStore.open(world.home) as iceberg, PaimonStore.open(world.home) as paimon:
+        assert "more" in iceberg.field_ids(TRADES)
+        world.push(trades[300:])
+        world.wait(lambda: world.streamed_trades() >= len(world.seen), "trades are missing")
+        world.wait(lambda: world.streamed_candles() == world.wanted(), "candles differ")
+        found = iceberg.scan(schemas.TABLES["trades"], columns=["trade_id", "more"])
+        assert found["more"].null_count == found.num_rows >= len(world.seen)
+        candles = paimon.scan(schemas.TABLES["candles_1m"], columns=["start", "more"])
+        assert candles["more"].null_count == candles.num_rows > 0
+    with sql.connect(world.home, world.settings) as connection:
+        assert connection.execute("SELECT count(more) FROM trades").fetchone() == (0,)
+        assert connection.execute("SELECT count(more) FROM candles_1m").fetchone() == (0,)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from sealed_world import KEY
 
+from lakehouse.stores.schemas import TABLES
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.resources import Lakehouse
 
@@ -27,6 +28,7 @@ def test_definitions_can_be_loaded_and_are_fresh_each_time(lakehouse_settings: P
         *("trades", "quotes", "book", "candles_1m", "candles_1h", "candles_1d"),
         *("metrics_daily", "liquidity", "exchange_health", "reconciliation", "replay_candles_1m"),
         *("stream/trades", "stream/quotes", "stream/book"),
+        *(f"maintenance/{name}" for name in TABLES),
     }
 
 

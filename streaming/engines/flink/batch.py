@@ -1,11 +1,11 @@
-"""Flink's batch jobs over the tables: candles of a product's day rebuilt, a Paimon table compacted.
+"""Flink's batch jobs over the tables: candles of a product's day rebuilt, a Paimon table kept small.
 
 Each function returns when its job has finished. A job left behind by a caller that died is cancelled first:
 two of them at one partition would get in each other's way.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -21,6 +21,9 @@ from streaming.engines.flink.target import FlinkTarget
 
 BATCH_SECONDS: Final = 1800.0
 """How long a job may take before it is cancelled."""
+
+ORPHAN_AGE: Final = timedelta(days=3)
+"""How long the streaming job may be down with a checkpoint whose files it has not committed."""
 
 _STATEMENT_SECONDS: Final = 180.0
 _JOB: Final = re.compile(r"JobID=([0-9a-f]{32})")
@@ -247,6 +250,47 @@ def compact(
             }
             expired = session.run_all(statements("expire", expiry), timeout_seconds=_STATEMENT_SECONDS)
     return CompactionResult(named.group(1) if named else None, int(str(expired.rows[0][0])))
+
+
+def tag(target: FlinkTarget, table: Table, new: Mapping[str, int], outlived: Collection[str]) -> None:
+    """Set tags of a Paimon table, by name with their snapshots, and remove others.
+
+    Raises:
+        StatementError: Flink refused, as when a snapshot has expired.
+        FlinkUnavailableError: Flink doesn't answer; some may be set.
+    """
+    if not new and not outlived:
+        return
+    qualified = f"{target.namespace}.{table.name}"
+    with target.session() as session:
+        for name, snapshot_id in new.items():
+            set_one: Parameters = {"table": qualified, "tag": name, "snapshot": snapshot_id}
+            session.run_all(statements("tag", set_one), timeout_seconds=_STATEMENT_SECONDS)
+        for name in outlived:
+            removal = statements("untag", {"table": qualified, "tag": name})
+            session.run_all(removal, timeout_seconds=_STATEMENT_SECONDS)
+
+
+def remove_orphans(target: FlinkTarget, table: Table, *, older_than: timedelta = ORPHAN_AGE) -> int:
+    """Delete the files of a Paimon table that no snapshot and no tag names, and return how many.
+
+    Args:
+        target: whose tables.
+        table: a table in Paimon.
+        older_than: only files that were written so long ago: younger ones may wait for their commit.
+
+    Raises:
+        StatementError: Flink refused.
+        FlinkTimeoutError: it took too long.
+        FlinkUnavailableError: Flink doesn't answer.
+    """
+    parameters: Parameters = {
+        "table": f"{target.namespace}.{table.name}",
+        "older_than": (datetime.now(UTC) - older_than).strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    with target.session() as session:
+        removed = session.run_all(statements("orphans", parameters), timeout_seconds=BATCH_SECONDS)
+    return int(str(removed.rows[0][0]))
 
 
 def _cancel_left_behind(manager: JobManager, name: str) -> None:

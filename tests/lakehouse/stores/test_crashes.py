@@ -62,7 +62,8 @@ def test_killed_appends_lose_and_double_nothing(
             rows = store.scan(TRADES, product=product)
             assert sorted(rows["trade_id"].to_pylist()) == list(range(batches))
         store.compact(TRADES, fan_in=2)
-        store.expire(TRADES, keep=1, grace=timedelta(0), pending=timedelta(0))
+        store.expire(TRADES, keep=1, grace=timedelta(0), ladder=())
+        store.sweep(TRADES, grace=timedelta(0), pending=timedelta(0))
         left = set(home.iceberg.rglob("trades/data/**/*.parquet"))
         assert {str(path) for path in left} == {file.file_path for file in store.data_files(TRADES)}
 
@@ -78,6 +79,7 @@ def test_killed_upserts_lose_and_double_nothing(
             rows = store.scan(CANDLES_1M, product=product)
             assert [first // 10 for first in rows["first_trade_id"].to_pylist()] == list(range(batches))
         store.compact(CANDLES_1M, fan_in=2)
-        store.expire(CANDLES_1M, keep=1, grace=timedelta(0))
+        store.expire(CANDLES_1M, keep=1, grace=timedelta(0), ladder=())
+        store.sweep(CANDLES_1M, grace=timedelta(0))
         left = list(home.paimon.rglob("data-*.parquet"))
         assert len(left) == sum(stats.files for stats in store.partitions(CANDLES_1M))

@@ -132,7 +132,8 @@ def test_what_another_program_adds_stays_and_maintenance_changes_no_row(home: Ho
         assert store.compact(FIGURES).written == 1
         assert {day: sorted(figures) for day, figures in content(store, "BTC-USD").items()} == before
         store.replace_days(FIGURES, "BTC-USD", [DAY], rows_of("BTC-USD", {DAY: [(3, 0.3)]}))
-        assert store.expire(FIGURES, keep=1, grace=timedelta(0), pending=timedelta(0)).snapshots > 0
+        expired = store.expire(FIGURES, keep=1, grace=timedelta(0), ladder=())
+        assert expired.snapshots > 0
         assert content(store, "BTC-USD") == before | {DAY: [(3, 0.3)]}
         assert content(store, "ETH-USD") == {DAY: [(7, 0.7)]}
 

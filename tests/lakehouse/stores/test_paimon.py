@@ -189,16 +189,18 @@ def test_expiry_deletes_files_but_not_those_of_a_tag(home: Home) -> None:
         crashed = [folder / "manifest" / "manifest-of-a-crash", folder / "snapshot" / ".snapshot-99.x.tmp"]
         for path in crashed:
             path.write_bytes(b"half")
-        result = store.expire(CANDLES_1M, keep=1, grace=timedelta(0))
+        result = store.expire(CANDLES_1M, keep=1, grace=timedelta(0), ladder=())
         assert result.snapshots == 14
+        assert all(path.exists() for path in crashed)
+        assert store.sweep(CANDLES_1M, grace=timedelta(0)).deleted == 2
         assert not any(path.exists() for path in crashed)
         assert len(list(folder.rglob("data-*.parquet"))) == 3
         assert prices(store.scan(CANDLES_1M, tag="sealed")) == {1: "1", 2: "2"}
         assert prices(store.scan(CANDLES_1M)) == {1: "1", 2: "2", 3: "11"}
-        again = store.expire(CANDLES_1M, keep=1, grace=timedelta(0))
+        again = store.expire(CANDLES_1M, keep=1, grace=timedelta(0), ladder=())
         assert (again.snapshots, again.deleted_files) == (0, 0)
         store.untag(CANDLES_1M, "sealed")
-        store.expire(CANDLES_1M, keep=1, grace=timedelta(0))
+        store.expire(CANDLES_1M, keep=1, grace=timedelta(0), ladder=())
         assert len(list(folder.rglob("data-*.parquet"))) == 1
         store.upsert(CANDLES_1M, make_candles([4], price="4"))
     with PaimonStore.open(home) as store:

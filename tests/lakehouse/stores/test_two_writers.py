@@ -88,12 +88,13 @@ def test_a_file_that_waits_for_its_commit_is_not_swept_and_one_that_was_named_is
         for checksum in checksums:
             checksum.write_bytes(b"crc")
         store.replace(TRADES, "BTC-USD", DAY, make_trades([2]))
-        store.expire(TRADES, keep=1, grace=timedelta(0))
+        store.expire(TRADES, keep=1, grace=timedelta(0), ladder=())
+        store.sweep(TRADES, grace=timedelta(0))
         left = {str(path) for path in home.iceberg.rglob("trades/**/*.*")}
         assert {str(waiting), str(listing)} < left
         assert first.file_path not in left
         assert [checksum.exists() for checksum in checksums] == [False, True]
-        store.expire(TRADES, keep=1, grace=timedelta(0), pending=timedelta(0))
+        store.sweep(TRADES, grace=timedelta(0), pending=timedelta(0))
         assert not waiting.exists()
         assert not listing.exists()
         assert not checksums[1].exists()

@@ -1,7 +1,7 @@
 """What the archive holds of the log: asked of real tables that were filled in any order."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,10 +92,12 @@ def test_holes_close_as_the_archive_fills_and_each_file_is_read_once(
     archived = ArchivedOffsets(store, spine)
     read: list[str] = []
 
-    def counting(table: Table, paths: Sequence[str], columns: Sequence[str], product: None) -> pa.Table:
+    def counting(
+        table: Table, ids: Mapping[str, int], paths: Sequence[str], columns: Sequence[str], product: None
+    ) -> pa.Table:
         if "spine_offset" in columns:
             read.extend(paths)
-        return read_files(table, paths, columns, product)
+        return read_files(table, ids, paths, columns, product)
 
     monkeypatch.setattr(archived_offsets, "read_files", counting)
     archive(store, spine, "trades", [0, 1, 4])

@@ -176,7 +176,7 @@ INSERT INTO paimon.${namespace}.candles_1m /*+ OPTIONS(
   'num-sorted-run.compaction-trigger' = '5',
   'snapshot.num-retained.min' = '16',
   'snapshot.num-retained.max' = '400',
-  'snapshot.time-retained' = '10 min'
+  'snapshot.time-retained' = '30 min'
 ) */
 SELECT /*+ STATE_TTL('candle' = ${candles_known_for}, 'neighbour' = ${candles_known_for}) */
   candle.product,

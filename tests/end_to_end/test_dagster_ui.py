@@ -1,0 +1,136 @@
+"""The Dagster UI of `lakehouse up`, in headless Chromium: what a person sees, and what clicks do."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from browser import open_page
+from playwright.sync_api import Page, expect
+from running_up import Platform, eventually
+from typed_commands import free_ports
+
+from lakehouse.home import home_of
+from lakehouse.settings import load_settings
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.schemas import TABLES, TRADES
+
+PRODUCTS = ("BTC-USD", "ETH-USD")
+RUN_MS = 180_000
+"""How long a run may take on a machine that does other things besides: most of it is starting a process."""
+
+
+def past(days: int) -> date:
+    return datetime.now(UTC).date() - timedelta(days=days)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """`lakehouse up` with Dagster and one past day of two products, at some trades a minute."""
+    websocket_port, rest_port, dagster_port = free_ports(3)
+    settings = {
+        "products": ",".join(PRODUCTS),
+        "simulated_websocket_port": str(websocket_port),
+        "simulated_rest_port": str(rest_port),
+        "simulated_rate": "0.1",
+        "dagster_port": str(dagster_port),
+        "metrics_port": "0",
+        "backfill_days": "1",
+    }
+    running = Platform(tmp_path_factory.mktemp("ui"), settings, dagster=True)
+    eventually(lambda: answers(address(running)), seconds=120)
+    eventually(lambda: sealed_days(running, past(1)) == len(PRODUCTS), seconds=120)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def page(platform: Platform) -> Iterator[Page]:
+    with open_page() as opened:
+        yield opened
+
+
+def address(platform: Platform) -> str:
+    return f"http://127.0.0.1:{platform.settings['dagster_port']}"
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/server_info", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def sealed_days(platform: Platform, day: date) -> int:
+    """How many products have trades of a past day, which only a seal brings, and candles of the same."""
+    (row,) = platform.ask(
+        "SELECT count(*) AS n FROM (SELECT product, count(*) AS trades FROM trades "
+        f"WHERE day = DATE '{day}' GROUP BY product) JOIN (SELECT product, sum(trade_count) AS trades "
+        f"FROM candles_1m WHERE day = DATE '{day}' GROUP BY product) USING (product, trades)"
+    )
+    return int(row["n"])
+
+
+def launch(page: Page, platform: Platform, asset: str, days: str, *products: str) -> None:
+    """Materialize partitions of an asset as a person does, on its page."""
+    page.goto(f"{address(platform)}/assets/{asset}?view=partitions")
+    page.get_by_role("button", name="Materialize…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_placeholder("ex: 20").fill(days)
+    dialog.get_by_placeholder("ex: 20").press("Tab")
+    dialog.get_by_text("Select a partition or create one").click()
+    for product in products:
+        page.locator(f"text={product} >> visible=true").last.click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name=re.compile("^Launch (1 run|backfill)$")).click()
+    expect(dialog).to_be_hidden()
+
+
+def test_the_graph_shows_every_table(page: Page, platform: Platform) -> None:
+    page.goto(f"{address(platform)}/asset-groups")
+    for table in ("trades", "candles_1m"):
+        assert table in TABLES
+        expect(page.get_by_text(table, exact=True).first).to_be_visible()
+
+
+def test_a_partition_is_materialized_by_clicks(page: Page, platform: Platform) -> None:
+    day = past(2)
+    launch(page, platform, "trades", day.isoformat(), "ETH-USD")
+    page.goto(f"{address(platform)}/assets/trades?view=partitions&default_range={day}")
+    expect(page.get_by_text("Materialized (3)")).to_be_visible(timeout=RUN_MS)
+    # Its candles follow by themselves.
+    eventually(lambda: sealed_days(platform, day) == 1, seconds=RUN_MS / 1000)
+
+
+def test_a_backfill_of_several_product_days_is_launched_by_clicks_and_ends_green(
+    page: Page, platform: Platform
+) -> None:
+    first, last = past(5), past(4)
+    launch(page, platform, "trades", f"[{first}...{last}]", *PRODUCTS)
+    page.goto(f"{address(platform)}/runs?view=backfills")
+    row = page.get_by_role("row").filter(has_text="4 partitions")
+    expect(row.or_(page.locator("tr").filter(has_text="4 partitions")).first).to_contain_text(
+        "Completed", timeout=2 * RUN_MS
+    )
+    for day in (first, last):
+        eventually(lambda day=day: sealed_days(platform, day) == 2, seconds=RUN_MS / 1000)
+
+
+def test_a_check_that_fails_says_what_to_do(page: Page, platform: Platform) -> None:
+    day = past(1)
+    damage(platform.folder / "data", "BTC-USD", day)
+    launch(page, platform, "trades", day.isoformat(), "BTC-USD")
+    page.goto(f"{address(platform)}/assets/trades?view=checks&checkDetail=no_duplicate_trades")
+    expect(page.get_by_text("Failed").first).to_be_visible(timeout=RUN_MS)
+    said = page.get_by_text(f"BTC-USD on {day}: The archive holds a trade twice").first
+    expect(said).to_be_visible()
+    expect(said).to_contain_text("roll the table back to the snapshot before it")
+
+
+def damage(root: Path, product: str, day: date) -> None:
+    """Archive a trade a second time, as only a program that isn't ours would."""
+    settings = load_settings(home=root, feed="simulated")
+    with IcebergStore.open(home_of(settings).create()) as store:
+        store.append(TRADES, store.scan(TRADES, product=product, day=day).slice(0, 1))

@@ -15,7 +15,7 @@ from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
 from lakehouse.stores.lock import AlreadyRunningError
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, REPLAY_CANDLES_1M, TRADES
-from lakehouse_assets.market.checks import Scope, check_specs, evaluate
+from lakehouse_assets.market.checks import check_specs, evaluate, scopes
 from lakehouse_assets.market.description import OWNERS, table_metadata
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported
 from lakehouse_assets.partitions import parsed
@@ -82,11 +82,12 @@ def replay_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     wait = FIRST_WAIT_SECONDS * 2**context.retry_number
                     context.log.warning(f"{error}. The replay goes on in {wait} s")
                     raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from error
-                scope = Scope.of(archive, product, day, lakehouse.lateness_minutes)
+                scope = scopes(archive, [(product, day)], lakehouse.lateness_minutes)
                 with duckdb.get_connection() as connection:
                     check = equals_live_candles(done.replay.id if done else "")
-                    checks = evaluate([check], connection, scope)
-                results[key] = PartitionResult(_metadata(candles, done, product, day), checks)
+                    checked = evaluate([check], connection, scope)
+                metadata = _metadata(candles, done, product, day)
+                results[key] = PartitionResult(metadata, checked[product, day])
         yield from reported(context, results, failures)
 
     return replay_candles_1m

@@ -22,17 +22,19 @@ _COMPARED: Final = tuple(
 
 _DIFFER: Final = """
     WITH replayed AS (
-        SELECT *, count(*) OVER (PARTITION BY start) AS copies FROM replay_candles_1m
-        WHERE product = $product AND day = $day AND replay_id = '{replay_id}'
-    ), live AS (SELECT * FROM candles_1m WHERE product = $product AND day = $day)
-    SELECT coalesce(r.start, l.start) AS start,
-        CASE WHEN r.start IS NULL THEN 'the replay lacks it' WHEN l.start IS NULL THEN 'no live candle'
-            WHEN copies > 1 THEN 'the replay has it twice' ELSE concat_ws(', ', {named}) END AS differs,
-        r.trade_count AS trades_replayed, l.trade_count AS trades_live
-    FROM replayed AS r FULL JOIN live AS l ON r.start = l.start
-    WHERE coalesce(r.start, l.start) < $until
-        AND (r.start IS NULL OR l.start IS NULL OR copies > 1 OR {differs})
-    ORDER BY 1"""
+        SELECT *, count(*) OVER (PARTITION BY product, start) AS copies
+        FROM replay_candles_1m SEMI JOIN scope USING (product, day) WHERE replay_id = '{replay_id}'
+    ), live AS (SELECT * FROM candles_1m SEMI JOIN scope USING (product, day)), compared AS (
+        SELECT coalesce(r.product, l.product) AS product, coalesce(r.day, l.day) AS day,
+            coalesce(r.start, l.start) AS start,
+            CASE WHEN r.start IS NULL THEN 'the replay lacks it' WHEN l.start IS NULL THEN 'no live candle'
+                WHEN copies > 1 THEN 'the replay has it twice' ELSE concat_ws(', ', {named}) END AS differs,
+            r.trade_count AS trades_replayed, l.trade_count AS trades_live
+        FROM replayed AS r FULL JOIN live AS l ON r.product = l.product AND r.start = l.start
+        WHERE r.start IS NULL OR l.start IS NULL OR copies > 1 OR {differs}
+    )
+    SELECT compared.* FROM compared JOIN scope USING (product, day) WHERE start < until
+    ORDER BY product, day, start"""
 
 
 def equals_live_candles(replay_id: str) -> Check:

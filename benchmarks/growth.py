@@ -1,8 +1,8 @@
 """What a commit and a read cost after five thousand commits, beside the first hundred.
 
 The real stages step over small batches, with all the maintenance they do, and the hourly maintenance of
-Dagster comes when it would. As many snapshots are tagged as the ladder of `lakehouse.stores.versions` keeps
-in a year: that they lie close together here makes them pin more small files than they would. One pair of
+Dagster comes when it would. As many snapshots are tagged as the ladder of `lakehouse.stores.versions` ever
+keeps: that they lie close together here makes them pin more small files than they would. One pair of
 tables grows to 4,900 commits; then the next hundred take turns with the first hundred of a new pair, so that
 whatever else the machine does slows both alike.
 """

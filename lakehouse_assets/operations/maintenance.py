@@ -59,7 +59,7 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
         key=maintenance_key(table),
         description=(
             f"Keeps `{table.name}` small while it is written: merges small files, forgets old snapshots "
-            "(each hour of two days and each day of a year stay readable, and what is tagged), deletes files "
+            "(each hour of two days and each day of ninety stay readable, and what is tagged), deletes files "
             "that nothing names any more, and looks for what a killed process left. Nothing that a reader, a "
             "tag or a writer needs is touched."
         ),

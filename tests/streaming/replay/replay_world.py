@@ -15,7 +15,7 @@ from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, REPLAY_CANDLES_1M, TRADES
 from streaming.engines.embedded.decode import trade_rows
-from streaming.engines.embedded.rebuild import rebuild_day
+from streaming.engines.embedded.rebuild import rebuild_days
 from streaming.replay.progress import Progress, Replayed
 from streaming.replay.replaying import run
 from streaming.replay.settings import Replay, chosen
@@ -51,7 +51,7 @@ class ReplayWorld:
         for product in PRODUCTS:
             rows = rows_of(t for t in trades if t["product"] == product)
             self.archive.replace(TRADES, product, DAY, rows)
-            rebuild_day(self.archive, self.candles, product, DAY, None)
+            rebuild_days(self.archive, self.candles, product, [DAY], None)
 
     def chosen(
         self,

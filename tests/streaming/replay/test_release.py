@@ -46,7 +46,7 @@ def test_the_snapshot_is_kept_while_candles_refer_to_it(
     world.run(other)
     wanted = world.replayed(first.id)
     world.seal([*trades, trade("BTC-USD", 10**7, DAY_START + 1, late=True)])
-    world.archive.expire(TRADES, keep=1, grace=timedelta(0), pending=timedelta(0))
+    world.archive.expire(TRADES, keep=1, grace=timedelta(0), ladder=())
     again = Replay(DAY, first.products, None, first.snapshot_id)
     assert world.run(again).finished  # its snapshot is still there
     assert world.replayed(first.id).equals(wanted)
@@ -66,5 +66,5 @@ def test_the_snapshot_is_kept_while_candles_refer_to_it(
     last = world.chosen(products=("SOL-USD",))
     world.run(last)
     assert replay_tags(world) <= {last.tag}
-    world.archive.expire(TRADES, keep=1, grace=timedelta(0), pending=timedelta(0))
+    world.archive.expire(TRADES, keep=1, grace=timedelta(0), ladder=())
     assert set(world.candles.scan(REPLAY_CANDLES_1M)["replay_id"].to_pylist()) <= {last.id}

@@ -29,6 +29,19 @@ Coinbase sums a candle's volume in floating point and sends it as such, so it ma
 exchange computes in integers: nothing is tolerated of them.
 """
 
+AGGREGATES: Final = """
+    arg_min(price, trade_id) AS open, max(price) AS high, min(price) AS low,
+    arg_max(price, trade_id) AS close,
+    CAST(sum(size) AS DECIMAL(38, 8)) AS volume,
+    CAST(sum(price * size) AS DECIMAL(38, 16)) AS quote_volume,
+    CAST(coalesce(sum(size) FILTER (taker_side = 'buy'), 0) AS DECIMAL(38, 8)) AS taker_buy_volume,
+    CAST(coalesce(sum(size) FILTER (taker_side = 'sell'), 0) AS DECIMAL(38, 8)) AS taker_sell_volume,
+    count(*) AS trade_count, min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id,
+    count(*) FILTER (late) AS revision, arg_max(exchange, trade_id) AS exchange,
+    max(recorded_at) AS recorded_at
+"""
+"""What SQL makes of a minute's trades: all columns of a candle but `start` and `is_complete`."""
+
 _WANTED: Final = "product = $product AND day BETWEEN $first_day AND $last_day AND list_contains($days, day)"
 _KEY: Final = "strftime({}, '%Y-%m-%dT%H:%M:%S.%fZ') AS key"
 _PRICES: Final = ("open", "high", "low", "close")
@@ -49,15 +62,7 @@ _FROM_TRADES: Final = f"""
         GROUP BY day, island
     ), candles AS (
         SELECT day, date_trunc('minute', event_time) AS start,
-            arg_min(price, trade_id) AS open, max(price) AS high, min(price) AS low,
-            arg_max(price, trade_id) AS close,
-            CAST(sum(size) AS DECIMAL(38, 8)) AS volume,
-            CAST(sum(price * size) AS DECIMAL(38, 16)) AS quote_volume,
-            CAST(coalesce(sum(size) FILTER (taker_side = 'buy'), 0) AS DECIMAL(38, 8)) AS taker_buy_volume,
-            CAST(coalesce(sum(size) FILTER (taker_side = 'sell'), 0) AS DECIMAL(38, 8)) AS taker_sell_volume,
-            count(*) AS trade_count, min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id,
-            count(*) FILTER (late) AS revision, arg_max(exchange, trade_id) AS exchange,
-            max(recorded_at) AS recorded_at
+            {AGGREGATES}
         FROM once GROUP BY ALL
     )
     SELECT candles.*, {_KEY.format("start")}, first_known IS NOT NULL AS is_complete

@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from lakehouse.market.time import MINUTE_US, to_datetime
+from lakehouse.reconciliation.candles import AGGREGATES
 from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, TIME, TRADES, Table
@@ -197,17 +198,8 @@ _COMPARED: Final = (
     *("exchange", "recorded_at"),
 )
 
-_FROM_TRADES: Final = """
-    SELECT product, day, date_trunc('minute', event_time) AS start,
-        arg_min(price, trade_id) AS open, max(price) AS high, min(price) AS low,
-        arg_max(price, trade_id) AS close,
-        CAST(sum(size) AS DECIMAL(38, 8)) AS volume,
-        CAST(sum(price * size) AS DECIMAL(38, 16)) AS quote_volume,
-        CAST(coalesce(sum(size) FILTER (taker_side = 'buy'), 0) AS DECIMAL(38, 8)) AS taker_buy_volume,
-        CAST(coalesce(sum(size) FILTER (taker_side = 'sell'), 0) AS DECIMAL(38, 8)) AS taker_sell_volume,
-        count(*) AS trade_count, min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id,
-        count(*) FILTER (late) AS revision, arg_max(exchange, trade_id) AS exchange,
-        max(recorded_at) AS recorded_at
+_FROM_TRADES: Final = f"""
+    SELECT product, day, date_trunc('minute', event_time) AS start, {AGGREGATES}
     FROM trades SEMI JOIN scope USING (product, day) GROUP BY ALL"""
 
 _CANDLES_DIFFER: Final = f"""

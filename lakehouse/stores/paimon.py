@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -32,6 +31,7 @@ from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.orphans import Sweep
 from lakehouse.stores.paimon_catalog import created_table
 from lakehouse.stores.paimon_files import PaimonStoreError, UpsertWriter, entries_of, write_rows
+from lakehouse.stores.paimon_history import History, TagFile, newest_snapshot, read_history, set_tag
 from lakehouse.stores.paimon_maintenance import (
     FAN_IN,
     GRACE,
@@ -45,7 +45,7 @@ from lakehouse.stores.paimon_maintenance import (
 )
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
 from lakehouse.stores.schemas import TABLES, Table
-from lakehouse.stores.versions import LADDER, Recorded, Rung, Version, held_until, versions
+from lakehouse.stores.versions import LADDER, Rung, Version
 
 PREFIX: Final = "lakehouse."
 COMMIT: Final = "lakehouse.commit"
@@ -92,7 +92,7 @@ class PaimonStore:
         self._tables: dict[str, FileStoreTable] = {}
         self._writers: dict[str, UpsertWriter] = {}
         self._unmaintained: dict[str, int] = {}
-        self._read_tags: dict[str, dict[tuple[str, int], Snapshot]] = {}
+        self._read_tags: dict[str, dict[TagFile, Snapshot]] = {}
 
     @classmethod
     def open(cls, home: Home) -> Self:
@@ -149,7 +149,7 @@ class PaimonStore:
 
     def newest(self, table: Table) -> Snapshot | None:
         """Return the newest snapshot."""
-        return self.opened(table).snapshot_manager().get_latest_snapshot()
+        return newest_snapshot(self.opened(table))
 
     def snapshot_id(self, table: Table) -> int | None:
         """Return the newest snapshot's id, None for a table never written."""
@@ -232,7 +232,7 @@ class PaimonStore:
         """Return what each partition holds, ordered by day and product; reads manifests only."""
         grouped: dict[tuple[date, str], list[Any]] = {}
         opened = self.opened(table)
-        for entry in entries_of(opened, opened.snapshot_manager().get_latest_snapshot()):
+        for entry in entries_of(opened, newest_snapshot(opened)):
             day, product = entry.partition.values
             grouped.setdefault((day, product), []).append(entry.file)
         return [
@@ -370,7 +370,11 @@ class PaimonStore:
             ValueError: there is no such snapshot, or a tag of that name.
         """
         with self.lock(table):
-            self.opened(table).create_tag(name, snapshot_id)
+            snapshots = self.history(table).live
+            found = snapshots.get(max(snapshots, default=0) if snapshot_id is None else snapshot_id)
+            if found is None:
+                raise ValueError(f"{table.name} has no snapshot {snapshot_id or ''} that could be tagged")
+            set_tag(self.opened(table), name, found)
 
     def untag(self, table: Table, name: str) -> None:
         """Remove a tag; the files that only it named are deleted by a later expiry."""
@@ -378,39 +382,18 @@ class PaimonStore:
 
     def tags(self, table: Table) -> dict[str, int]:
         """Return the tagged snapshots by name; those named `held-until-…` come and go with the ladder."""
-        return {name: snapshot.id for name, snapshot in self._tagged(table).items()}
+        return self.history(table).tags
 
-    def _tagged(self, table: Table) -> dict[str, Snapshot]:
-        manager = self.opened(table).tag_manager()
-        names = manager.list_tags() if Path(manager.tag_directory()).exists() else []
-        # There may be hundreds. A name may come back for another snapshot, in another file.
-        known = self._read_tags.get(table.name, {})
-        found = {}
-        for name in names:
-            written = Path(manager.tag_path(name)).stat().st_mtime_ns
-            found[name, written] = known.get((name, written)) or manager.get_or_throw(name).trim_to_snapshot()
-        self._read_tags[table.name] = found
-        return {name: snapshot for (name, _), snapshot in found.items()}
-
-    def live(self, table: Table) -> list[int]:
-        """Return the ids of the snapshots that have not expired, oldest first; tags aside."""
-        return [snapshot.id for snapshot in self.opened(table).snapshot_manager().list_snapshots()]
-
-    def history(self, table: Table) -> dict[int, Snapshot]:
-        """Return all snapshots that can be read, those of tags among them, by id, oldest first."""
-        found = {snapshot.id: snapshot for snapshot in self._tagged(table).values()}
-        for snapshot in self.opened(table).snapshot_manager().list_snapshots():
-            found[snapshot.id] = snapshot
-        return dict(sorted(found.items()))
+    def history(self, table: Table) -> History:
+        """Return what can be read of the table's past, as it is at this moment."""
+        history, self._read_tags[table.name] = read_history(
+            self.opened(table), self._read_tags.get(table.name, {})
+        )
+        return history
 
     def versions(self, table: Table) -> list[Version]:
         """Return the versions that can be read, oldest first."""
-        recorded = [
-            Recorded(one.id, one.time_millis, one.id - 1 if one.id > 1 else None)
-            for one in self.history(table).values()
-        ]
-        ends = {snapshot_id: held_until(name) for name, snapshot_id in self.tags(table).items()}
-        return versions(recorded, {key: until for key, until in ends.items() if until is not None})
+        return self.history(table).versions
 
     # Maintenance
 

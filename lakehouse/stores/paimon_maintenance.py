@@ -30,6 +30,7 @@ from pypaimon.utils.file_store_path_factory import canonical_data_file_path
 from lakehouse.stores import orphans
 from lakehouse.stores.orphans import Sweep, delete_due, settle
 from lakehouse.stores.paimon_files import entries_of, write_rows
+from lakehouse.stores.paimon_history import set_tag
 from lakehouse.stores.schemas import Table
 from lakehouse.stores.versions import Rung, files_alone, plan_expiry
 
@@ -135,13 +136,11 @@ def expire(
     with store.lock(table):
         opened = store.opened(table)
         history = store.history(table)
-        live = store.live(table)
-        plan = plan_expiry(
-            store.versions(table), store.tags(table), live[-keep:], time.time_ns() // 1_000_000, ladder
-        )
-        alone = files_alone(list(history), plan.forget, partial(_alone, opened, history))
+        snapshots, live = history.snapshots, list(history.live)
+        plan = plan_expiry(history.versions, history.tags, live[-keep:], time.time_ns() // 1_000_000, ladder)
+        alone = files_alone(list(snapshots), plan.forget, partial(_alone, opened, snapshots))
         for name, snapshot_id in plan.tag.items():
-            opened.create_tag(name, snapshot_id)
+            set_tag(opened, name, snapshots[snapshot_id])
         forgotten = live[:-keep]
         _forget(opened, forgotten, live[-keep:])
         for name in plan.untag:
@@ -167,11 +166,12 @@ def forget_tag(store: "PaimonStore", table: Table, name: str) -> None:
     """Remove a tag, and write down which files nothing names any more."""
     with store.lock(table):
         opened = store.opened(table)
-        history, tags, live = store.history(table), store.tags(table), store.live(table)
+        history = store.history(table)
+        snapshots, tags = history.snapshots, history.tags
         snapshot_id = tags.pop(name, None)
         opened.delete_tag(name)
-        if snapshot_id is not None and snapshot_id not in live and snapshot_id not in tags.values():
-            alone = files_alone(list(history), [snapshot_id], partial(_alone, opened, history))
+        if snapshot_id is not None and snapshot_id not in {*history.live, *tags.values()}:
+            alone = files_alone(list(snapshots), [snapshot_id], partial(_alone, opened, snapshots))
             settle(_record(opened), alone)
 
 
@@ -180,7 +180,7 @@ def sweep(store: "PaimonStore", table: Table, grace: timedelta) -> Sweep:
     with store.lock(table):
         opened = store.opened(table)
         root = Path(opened.table_path)
-        named = _named(opened, store.history(table).values())
+        named = _named(opened, store.history(table).snapshots.values())
         return orphans.sweep(_swept(root), named, _record(opened), grace)
 
 

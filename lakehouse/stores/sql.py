@@ -251,8 +251,9 @@ def _merged(stores: _Stores, table: Table, as_of_us: int | None) -> tuple[list[s
     store = stores.paimon
     opened, snapshot = store.opened(table), store.newest(table)
     if as_of_us is not None:
-        version = version_at(table.name, store.versions(table), as_of_us)
-        snapshot = None if version is None else store.history(table)[version.snapshot_id]
+        history = store.history(table)
+        version = version_at(table.name, history.versions, as_of_us)
+        snapshot = None if version is None else history.snapshots[version.snapshot_id]
     # By the schema that a file was written with, because files of Paimon know their columns by name only.
     groups: dict[tuple[object, ...], list[tuple[int, str]]] = {}
     for entry in entries_of(opened, snapshot):

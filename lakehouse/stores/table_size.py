@@ -1,10 +1,11 @@
 """How large a table is: what its newest snapshot names, and all that lies on the disk for it."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg import IcebergStore, SnapshotGoneError
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.paimon_files import paths_of
 from lakehouse.stores.schemas import Table
@@ -36,28 +37,34 @@ def paimon_size(store: PaimonStore, table: Table) -> TableSize:
     """Return the size of a Paimon table."""
     partitions = store.partitions(table)
     disk = _sizes(Path(store.opened(table).table_path).rglob("*"))
+    history = store.history(table)
     return TableSize(
         sum(stats.files for stats in partitions),
         sum(stats.bytes for stats in partitions),
         len(disk),
         sum(disk),
-        len(store.live(table)),
-        len(store.tags(table)),
+        len(history.live),
+        len(history.tags),
     )
 
 
 def iceberg_missing(store: IcebergStore, table: Table) -> list[str]:
     """Return the data files that the newest snapshot or a tag names and that are not there."""
     pinned = {store.snapshot_id(table), *store.tags(table).values()} - {None}
-    files = {file.file_path for one in pinned for file in store.data_files(table, snapshot_id=one)}
+    files: set[str] = set()
+    for snapshot_id in pinned:
+        with suppress(SnapshotGoneError):  # a writer removed its tag meanwhile
+            files |= {file.file_path for file in store.data_files(table, snapshot_id=snapshot_id)}
     return _missing(files)
 
 
 def paimon_missing(store: PaimonStore, table: Table) -> list[str]:
     """Return the data files that the newest snapshot or a tag names and that are not there."""
     history = store.history(table)
-    pinned = {*store.tags(table).values(), *([max(history)] if history else [])}
-    return _missing({path for one in pinned for path in paths_of(store.opened(table), history[one])})
+    pinned = {
+        snapshot.id: snapshot for snapshot in [*list(history.live.values())[-1:], *history.tagged.values()]
+    }
+    return _missing({path for one in pinned.values() for path in paths_of(store.opened(table), one)})
 
 
 def _missing(paths: Iterable[str]) -> list[str]:

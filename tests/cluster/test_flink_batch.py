@@ -158,7 +158,7 @@ def test_tags_keep_the_past_and_orphans_go_by_flinks_procedures(world: FlinkWorl
     name = held_tag(then.until_ms)
     tag(world.flink, CANDLES_1M, {name: then.snapshot_id}, [])
     compact(world.flink, CANDLES_1M, idle=timedelta(hours=1), keep_snapshots=1, older_than=timedelta(0))
-    assert world.paimon.live(CANDLES_1M) == [now.snapshot_id]
+    assert list(world.paimon.history(CANDLES_1M).live) == [now.snapshot_id]
     assert world.paimon.tags(CANDLES_1M) == {name: then.snapshot_id}
     count = f"SELECT sum(trade_count) FROM candles_1m WHERE product = '{product}'"
     for moment_ms, trades in ((then.until_ms, 3), (now.since_ms, 6)):

@@ -103,7 +103,7 @@ def _settings(home: Path) -> Iterator[None]:
 def _archive(archive: IcebergStore, days: list[date]) -> None:
     """Archive the days as seals leave them, all in one commit."""
     added, properties = [], {}
-    location = Path(archive.current(TRADES).metadata.location)
+    current = archive.current(TRADES)
     step_us = DAY_US // TRADES_A_DAY
     all_records = trade_records(
         len(days) * TRADES_A_DAY, start_us=day_start_us(days[0]), step_us=step_us, products=(PRODUCT,)
@@ -115,7 +115,7 @@ def _archive(archive: IcebergStore, days: list[date]) -> None:
             TRADES.schema.field("source"),
             pa.repeat("backfill", TRADES_A_DAY),
         )
-        added += write_files(TRADES, location, list(split_by_partition(TRADES, checked_rows(TRADES, rows))))
+        added += write_files(TRADES, current, list(split_by_partition(TRADES, checked_rows(TRADES, rows))))
         ids = rows["trade_id"].to_numpy()
         record = SealRecord(
             *(rows.num_rows, 0, int(ids[0]), int(ids[-1]), rows_checksum(PRODUCT, day, rows), True, now_us())

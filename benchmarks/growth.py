@@ -18,7 +18,7 @@ from benchmarks.figure import Figure
 from benchmarks.prepared_trades import publish, trade_records
 from lakehouse.home import Home
 from lakehouse.market.time import DAY_US, SECOND_US, now_us
-from lakehouse.settings import USD_PRODUCTS, Settings
+from lakehouse.settings import USD_PRODUCTS, load_settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M
@@ -51,7 +51,7 @@ class _Tables:
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._home = home = Home(folder, "simulated").create()
-        self._settings = Settings(home=folder)
+        self._settings = load_settings(home=folder)
         self._spine = stack.enter_context(SqliteSpine.open(home.spine))
         self.archive = stack.enter_context(IcebergStore.open(home))
         self.candles = stack.enter_context(PaimonStore.open(home))

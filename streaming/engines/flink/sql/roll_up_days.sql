@@ -1,12 +1,4 @@
--- The hours or days of one product's day from its minutes, in place of those that are there.
-
-SET 'execution.runtime-mode' = 'batch';
-
-SET 'pipeline.name' = ${job_name};
-
-SET 'parallelism.default' = '1';
-
-SET 'table.local-time-zone' = 'UTC';
+-- The hours or days of some days of one product from their minutes, in place of those that are there.
 
 CREATE TEMPORARY VIEW minutes AS
 SELECT
@@ -16,10 +8,11 @@ SELECT
   LPAD(CAST(first_trade_id AS STRING), 19, '0') || ':' || CAST(`open` AS STRING) AS id_and_open,
   LPAD(CAST(last_trade_id AS STRING), 19, '0') || ':' || CAST(`close` AS STRING) AS id_and_close
 FROM paimon.${namespace}.candles_1m
-WHERE `day` = CAST(${day} AS DATE) AND product = ${product};
+WHERE `day` IN (${days}) AND product = ${product};
 
 CREATE TEMPORARY VIEW intervals AS
 SELECT
+  `day`,
   interval_number,
   MIN(id_and_open) AS opening,
   MAX(high) AS high,
@@ -37,22 +30,27 @@ SELECT
   MAX(exchange) AS exchange,
   MAX(recorded_at) AS recorded_at
 FROM minutes
-GROUP BY interval_number;
+GROUP BY `day`, interval_number;
 
 -- A complete minute knows the ids from right before its first to right after its last. Minutes whose known ids
--- touch are a run, whichever interval they are in.
+-- touch are a run, whichever interval of the day they are in.
 CREATE TEMPORARY VIEW runs AS
-SELECT interval_number, SUM(begins) OVER (ORDER BY first_trade_id) AS run
+SELECT interval_number, SUM(begins) OVER (PARTITION BY `day` ORDER BY first_trade_id) AS run
 FROM (
   SELECT
+    `day`,
     interval_number,
     first_trade_id,
-    CASE WHEN first_trade_id > LAG(reached) OVER (ORDER BY first_trade_id) + 3 THEN 1 ELSE 0 END AS begins
+    CASE
+      WHEN first_trade_id > LAG(reached) OVER (PARTITION BY `day` ORDER BY first_trade_id) + 3 THEN 1
+      ELSE 0
+    END AS begins
   FROM (
     SELECT
+      `day`,
       interval_number,
       first_trade_id,
-      MAX(last_trade_id) OVER (ORDER BY first_trade_id) AS reached
+      MAX(last_trade_id) OVER (PARTITION BY `day` ORDER BY first_trade_id) AS reached
     FROM minutes
     WHERE is_complete
   )
@@ -63,11 +61,12 @@ SELECT interval_number, COUNT(*) AS complete_minutes, MIN(run) AS first_run, MAX
 FROM runs
 GROUP BY interval_number;
 
--- An interval is complete when all its minutes are, and lie in one run. No rows empty the partition.
+-- An interval is complete when all its minutes are, and lie in one run. Days without minutes stay as they are.
 INSERT OVERWRITE paimon.${namespace}.${table}
-  /*+ OPTIONS('dynamic-partition-overwrite' = 'false', 'sink.parallelism' = '1', 'write-buffer-size' = '16 mb') */
-  PARTITION (`day` = ${day}, product = ${product})
+  /*+ OPTIONS('dynamic-partition-overwrite' = 'true', 'sink.parallelism' = '1', 'write-buffer-size' = '16 mb') */
 SELECT
+  ${product},
+  `day`,
   CAST(
     TIMESTAMPADD(MINUTE, longer.interval_number * CAST(${minutes} AS INT), TIMESTAMP '1970-01-01 00:00:00')
     AS TIMESTAMP_LTZ(6)

@@ -275,6 +275,10 @@ class IcebergStore:
         files = self._manifests.files(current, self._snapshot(current, snapshot_id))
         return statistics(table, field_ids(current), files)
 
+    def row_count(self, table: Table) -> int:
+        """Return the number of rows that the current snapshot holds; reads manifests only."""
+        return sum(file.record_count for file in self.data_files(table))
+
     # Writing
 
     def append(

@@ -81,6 +81,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                 checks = [check for check in BREAK_CHECKS if is_asked or check.comparison != EXCHANGE]
             with IcebergStore.open(lakehouse.home.create(), [RECONCILIATION]) as store:
                 snapshot_id = _written(store, product, found)
+                rows = store.row_count(RECONCILIATION)
                 plot = breaks_plot(product, store.scan(RECONCILIATION, product=product))
             for day in of_product:
                 breaks = found.get(day)
@@ -94,7 +95,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     continue
                 results[key] = PartitionResult(
                     # One picture a product: on the newest day, and where there is something to see.
-                    _metadata(breaks, snapshot_id)
+                    _metadata(breaks, rows, snapshot_id)
                     | ({"breaks_by_day": plot} if breaks or day == max(of_product) else {}),
                     [check.evaluated(f"{product} on {day}", breaks) for check in checks],
                 )
@@ -159,11 +160,12 @@ def _written(store: IcebergStore, product: str, found: dict[date, list[Break]]) 
     return store.replace_days(RECONCILIATION, product, list(found), rows)
 
 
-def _metadata(breaks: Sequence[Break], snapshot_id: int | None) -> dict[str, Any]:
+def _metadata(breaks: Sequence[Break], rows: int, snapshot_id: int | None) -> dict[str, Any]:
     counts = Counter(one.kind for one in breaks)
     return {
         "sealed": True,
         "dagster/partition_row_count": len(breaks),
+        "dagster/row_count": rows,
         **{kind.value.lower(): counts[kind] for kind in Kind},
         "snapshot_id": str(snapshot_id),
     }

@@ -59,7 +59,7 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
     @dg.asset(
         key=maintenance_key(table),
         description=(
-            f"Keeps `{table.name}` small while it is written: merges small files, forgets old snapshots "
+            f"Keeps `{table.name}` small while it is written: merges small files, expires old snapshots "
             "(each hour of two days and each day of ninety stay readable, and what is tagged), deletes files "
             "that nothing names any more, and looks for what a killed process left. Nothing that a reader, a "
             "tag or a writer needs is touched."
@@ -120,7 +120,7 @@ def _metadata(done: Maintained) -> dict[str, Any]:
     }
     work = {
         "merged_files": done.merged_files,
-        "forgotten_snapshots": done.forgotten_snapshots,
+        "expired_snapshots": done.expired_snapshots,
         "deleted_files": done.deleted_files,
         "orphans_removed": done.orphans,
         "files_waiting": done.waiting,
@@ -148,7 +148,7 @@ def maintain_tables_job() -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         "maintain_tables",
         selection=[maintenance_key(table) for table in TABLES.values()],
-        description="Merges small files of the tables, forgets old snapshots, deletes what nothing names.",
+        description="Merges small files of the tables, expires old snapshots, deletes what nothing names.",
     )
 
 

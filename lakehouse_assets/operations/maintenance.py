@@ -22,6 +22,7 @@ from lakehouse.stores.table_size import iceberg_missing, paimon_missing
 from lakehouse_assets.market.description import table_metadata
 from lakehouse_assets.partitions import CAUSE
 from lakehouse_assets.resources import Lakehouse
+from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.maintaining import Maintained, maintain
 
@@ -31,8 +32,6 @@ PREFIX: Final = "maintenance"
 ORPHANS_HOUR: Final = 3
 """UTC hour whose run looks at every file: the sealed days of yesterday are through by then."""
 
-FLINK_RETRIES: Final = 5
-FIRST_WAIT_SECONDS: Final = 15
 _SHOWN: Final = 20
 
 
@@ -59,7 +58,7 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
     @dg.asset(
         key=maintenance_key(table),
         description=(
-            f"Keeps `{table.name}` small while it is written: merges small files, forgets old snapshots "
+            f"Keeps `{table.name}` small while it is written: merges small files, expires old snapshots "
             "(each hour of two days and each day of ninety stay readable, and what is tagged), deletes files "
             "that nothing names any more, and looks for what a killed process left. Nothing that a reader, a "
             "tag or a writer needs is touched."
@@ -98,9 +97,7 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
                     look_for_orphans=config.look_for_orphans,
                 )
             except FlinkUnavailableError as error:
-                wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                context.log.warning(f"{error}. Next attempt in {wait} s")
-                raise dg.RetryRequested(max_retries=FLINK_RETRIES, seconds_to_wait=wait) from error
+                raise another_attempt(context, error) from error
             if table.store == "iceberg":
                 gone, snapshot_id = iceberg_missing(iceberg, table), iceberg.snapshot_id(table)
             else:
@@ -120,7 +117,7 @@ def _metadata(done: Maintained) -> dict[str, Any]:
     }
     work = {
         "merged_files": done.merged_files,
-        "forgotten_snapshots": done.forgotten_snapshots,
+        "expired_snapshots": done.expired_snapshots,
         "deleted_files": done.deleted_files,
         "orphans_removed": done.orphans,
         "files_waiting": done.waiting,
@@ -148,7 +145,7 @@ def maintain_tables_job() -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         "maintain_tables",
         selection=[maintenance_key(table) for table in TABLES.values()],
-        description="Merges small files of the tables, forgets old snapshots, deletes what nothing names.",
+        description="Merges small files of the tables, expires old snapshots, deletes what nothing names.",
     )
 
 
@@ -172,7 +169,7 @@ def maintenance_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefini
         context: dg.ScheduleEvaluationContext, lakehouse: Lakehouse
     ) -> list[dg.RunRequest] | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         at = context.scheduled_execution_time
         with lakehouse.iceberg() as iceberg, lakehouse.paimon() as paimon:
             stores: dict[str, IcebergStore | PaimonStore] = {"iceberg": iceberg, "paimon": paimon}

@@ -17,6 +17,7 @@ from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TABLES, TRADES, Table
+from lakehouse_assets import retries
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.operations import maintenance
 from lakehouse_assets.operations.maintenance import maintenance_key
@@ -239,8 +240,8 @@ def test_while_flink_is_away_it_is_tried_again(
         raise FlinkUnavailableError("Flink's SQL gateway doesn't answer: start `lakehouse cluster up`")
 
     monkeypatch.setattr(maintenance, "maintain", away)
-    monkeypatch.setattr(maintenance, "FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0)
     run = run_maintenance(build_defs(), instance, CANDLES_1M)
     assert not run.success
-    retries = [event for event in run.all_events if event.is_step_restarted]
-    assert len(retries) == maintenance.FLINK_RETRIES
+    restarts = [event for event in run.all_events if event.is_step_restarted]
+    assert len(restarts) == retries.RETRIES

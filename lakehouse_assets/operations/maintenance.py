@@ -1,8 +1,9 @@
 """The assets `maintenance/<table>`: each table kept small, with figures before and after.
 
 An asset for each table, so that a run waits for the writer of its own table only (they share a pool), and a
-table that grows is seen by its own plots. Lance's tables get theirs the same way: `optimize` goes where
-`streaming.engines.maintaining` chooses between the stores.
+table that grows is seen by its own plots. It also is the asset of the tables that the stream keeps about
+itself. Lance's tables get theirs the same way: `optimize` goes where `streaming.engines.maintaining`
+chooses between the stores.
 """
 
 from dataclasses import asdict
@@ -20,8 +21,9 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import TABLES, Table
 from lakehouse.stores.table_size import iceberg_missing, paimon_missing
 from lakehouse_assets.market.description import table_metadata
+from lakehouse_assets.operations.record_checks import record_checks
 from lakehouse_assets.partitions import CAUSE
-from lakehouse_assets.resources import Lakehouse
+from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.maintaining import Maintained, maintain
@@ -73,7 +75,8 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
                 "no_file_is_missing",
                 asset=maintenance_key(table),
                 description="Every data file that the newest snapshot or a tag names is on the disk.",
-            )
+            ),
+            *(check.spec(maintenance_key(table)) for check in record_checks(table)),
         ],
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(hours=26), warn_window=timedelta(hours=3)
@@ -83,7 +86,10 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
         code_version="1",
     )
     def maintenance(
-        context: dg.AssetExecutionContext, config: MaintenanceConfig, lakehouse: Lakehouse
+        context: dg.AssetExecutionContext,
+        config: MaintenanceConfig,
+        lakehouse: Lakehouse,
+        duckdb: LakehouseDuckDB,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         with lakehouse.iceberg() as iceberg, lakehouse.paimon() as paimon:
             settings = load_settings(home=lakehouse.home.root)
@@ -98,13 +104,17 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
                 )
             except FlinkUnavailableError as error:
                 raise another_attempt(context, error) from error
-            if table.store == "iceberg":
-                gone, snapshot_id = iceberg_missing(iceberg, table), iceberg.snapshot_id(table)
-            else:
-                gone, snapshot_id = paimon_missing(paimon, table), paimon.snapshot_id(table)
-        return dg.MaterializeResult(
-            metadata=_metadata(done) | {"snapshot_id": str(snapshot_id)}, check_results=[_check(table, gone)]
-        )
+            is_iceberg = table.store == "iceberg"
+            gone = iceberg_missing(iceberg, table) if is_iceberg else paimon_missing(paimon, table)
+            store = iceberg if is_iceberg else paimon
+            now: dict[str, Any] = {"snapshot_id": str(store.snapshot_id(table))}
+            if not gone:
+                now["dagster/row_count"] = store.row_count(table)
+        checked = [_check(table, gone)]
+        if not gone and (asked := record_checks(table)):
+            with duckdb.get_connection() as connection:
+                checked += [check.evaluated(connection) for check in asked]
+        return dg.MaterializeResult(metadata=_metadata(done) | now, check_results=checked)
 
     return maintenance
 

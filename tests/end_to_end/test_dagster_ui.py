@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 from browser import open_page
+from free_ports import free_ports
 from playwright.sync_api import Page, expect
 from running_up import Platform, eventually
-from typed_commands import free_ports
 
 from lakehouse.home import home_of
 from lakehouse.settings import load_settings

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_ports
 from running_up import Platform, eventually
-from typed_commands import free_ports, output_of, run
+from typed_commands import output_of, run
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_ports
 from running_cluster import settings_for
 from running_up import Platform, eventually
-from typed_commands import free_ports, run
+from typed_commands import run
 
 from benchmarks.own_cluster import open_folder
 from streaming.cluster.definition import load

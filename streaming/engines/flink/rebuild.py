@@ -40,7 +40,7 @@ def rebuild_days(
         FlinkError: see `batch.rebuild_days`.
     """
     snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
-    if snapshot_id is None:
+    if snapshot_id is None or not days:
         return {day: Rebuilt(changed=False) for day in days}
     target = flink_target(settings, home)
 

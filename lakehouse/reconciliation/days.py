@@ -23,7 +23,7 @@ TRADES_AT_ONCE: Final = 2_000_000
 
 @dataclass(frozen=True)
 class OwnCandles:
-    """An exchange's own candles of the days, with the columns of `EXCHANGE_CANDLES`."""
+    """An exchange's own candles of the days, with the columns of `OWN_CANDLES`."""
 
     exchange: Exchange
     rows: pa.Table
@@ -62,9 +62,9 @@ def breaks_of_days(
     for layer in LAYERS:
         breaks += layer.between(connection, product, days)
     if own is not None:
-        connection.register("exchange_candles", own.rows)
+        connection.register("own_candles", own.rows)
         breaks += candles_exchange(own.exchange).between(connection, product, days)
-        connection.unregister("exchange_candles")
+        connection.unregister("own_candles")
     return breaks
 
 

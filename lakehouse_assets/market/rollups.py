@@ -9,6 +9,7 @@ import dagster as dg
 
 from lakehouse.home import Home
 from lakehouse.market.time import DAY_US, day_start_us
+from lakehouse.reconciliation.candles import ADDED_UP
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, Table
 from lakehouse.stores.seals import seals
 from lakehouse_assets.market.checks import Check, no_duplicates, no_empty_values
@@ -120,18 +121,8 @@ def _differing(table: Table) -> str:
             ORDER BY first_trade_id ROWS UNBOUNDED PRECEDING) AS run
         FROM reaching
     ), expected AS (
-        SELECT product, day, interval_start AS start,
-            arg_min(open, first_trade_id) AS open, max(high) AS high, min(low) AS low,
-            arg_max(close, last_trade_id) AS close,
-            CAST(sum(volume) AS DECIMAL(38, 8)) AS volume,
-            CAST(sum(quote_volume) AS DECIMAL(38, 16)) AS quote_volume,
-            CAST(sum(taker_buy_volume) AS DECIMAL(38, 8)) AS taker_buy_volume,
-            CAST(sum(taker_sell_volume) AS DECIMAL(38, 8)) AS taker_sell_volume,
-            sum(trade_count) AS trade_count, min(first_trade_id) AS first_trade_id,
-            max(last_trade_id) AS last_trade_id,
-            bool_and(is_complete) AND min(run) = max(run) AS is_complete,
-            sum(revision) AS revision, arg_max(exchange, last_trade_id) AS exchange,
-            max(recorded_at) AS recorded_at
+        SELECT product, day, interval_start AS start, {ADDED_UP},
+            bool_and(is_complete) AND min(run) = max(run) AS is_complete
         FROM minutes LEFT JOIN runs USING (product, start) GROUP BY ALL
     ), stored AS (
         SELECT c.* FROM scope JOIN {table.name} AS c ON c.product = scope.product AND c.day = scope.day

@@ -6,7 +6,7 @@ from datetime import date
 import pyarrow as pa
 
 from lakehouse.market.time import DAY_US, day_start_us, to_datetime
-from lakehouse.reconciliation.candles import EXCHANGE_CANDLES
+from lakehouse.reconciliation.candles import OWN_CANDLES
 from lakehouse.reconciliation.days import OwnCandles
 from lakehouse_assets.resources import Lakehouse
 
@@ -26,4 +26,4 @@ async def own_candles(lakehouse: Lakehouse, product: str, days: Sequence[date]) 
             for candle in await origin.rest.candles(product, start_us, start_us + DAY_US):
                 values = candle._asdict()
                 rows.append({"day": day, "start": to_datetime(values.pop("start_us")), **values})
-        return OwnCandles(origin.exchange, pa.Table.from_pylist(rows, EXCHANGE_CANDLES))
+        return OwnCandles(origin.exchange, pa.Table.from_pylist(rows, OWN_CANDLES))

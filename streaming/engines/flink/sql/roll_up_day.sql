@@ -34,6 +34,7 @@ SELECT
   MAX(last_trade_id) AS last_trade_id,
   COUNT(*) AS minutes_there,
   SUM(revision) AS revision,
+  MIN(COALESCE(source, 'trades')) AS source,
   MAX(exchange) AS exchange,
   MAX(recorded_at) AS recorded_at
 FROM minutes
@@ -85,6 +86,7 @@ SELECT
   last_trade_id,
   COALESCE(complete_minutes = minutes_there AND first_run = last_run, FALSE),
   revision,
+  source,
   exchange,
   recorded_at
 FROM intervals AS longer

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lakehouse.market.trade import Exchange
 from lakehouse.reconciliation.comparison import Comparison
-from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TIME, VOLUME
+from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, OF_EXCHANGE, TIME, VOLUME
 
 OWN_CANDLES: Final = pa.schema(
     [
@@ -71,7 +71,8 @@ _KEY: Final = "strftime({}, '%Y-%m-%dT%H:%M:%S.%fZ') AS key"
 _PRICES: Final = ("open", "high", "low", "close")
 _SUMS: Final = ("volume", "quote_volume", "taker_buy_volume", "taker_sell_volume")
 
-# A trade that is archived twice counts once: `seal_archive` reports it.
+# A trade that is archived twice counts once: `seal_archive` reports it. A day without any is what was fetched
+# of the exchange's own candles.
 _FROM_TRADES: Final = f"""
     WITH once AS (
         SELECT DISTINCT ON (day, trade_id) day, trade_id, event_time, price, size, taker_side, late, exchange,
@@ -91,7 +92,11 @@ _FROM_TRADES: Final = f"""
     )
     SELECT candles.*, {_KEY.format("start")}, first_known IS NOT NULL AS is_complete
     FROM candles LEFT JOIN islands ON islands.day = candles.day
-        AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1"""
+        AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1
+    UNION ALL BY NAME
+    SELECT day, start, open, high, low, close, volume, exchange, recorded_at, {_KEY.format("start")},
+        false AS is_complete, 0 AS revision, '{OF_EXCHANGE}' AS source
+    FROM exchange_candles WHERE {_WANTED} AND day NOT IN (SELECT day FROM once)"""
 
 
 def _stored(table: str, columns: tuple[str, ...]) -> str:
@@ -134,7 +139,8 @@ _OF_TRADES: Final = (
 ARCHIVE_CANDLES: Final = Comparison(
     "archive_candles", "trades", _FROM_TRADES, "candles_1m", _stored("candles_1m", _OF_TRADES), _OF_TRADES
 )
-"""Every candle against its archived trades, on all columns; takes `edge_days` and `edge_ids`: the ids right
+"""Every candle against its archived trades, or against `exchange_candles` on a day without any, on all
+columns; takes `edge_days` and `edge_ids`: the ids right
 before and after days that are known to be other days' trades."""
 
 LAYERS: Final = tuple(
@@ -148,15 +154,19 @@ LAYERS: Final = tuple(
 
 
 def candles_exchange(exchange: Exchange) -> Comparison:
-    """Return the comparison of `candles_1m` with an exchange's own candles (`OWN_CANDLES`)."""
+    """Return the comparison of `candles_1m` with an exchange's own candles (`OWN_CANDLES`).
+
+    Days that have the exchange's own candles are left out: compared with themselves they prove nothing.
+    """
     columns = (*_PRICES, "volume")
+    told = f"SELECT day FROM candles_1m WHERE {_WANTED} AND source = '{OF_EXCHANGE}'"
     expected = f"SELECT day, {_KEY.format('start')}, {', '.join(columns)} FROM own_candles"
     return Comparison(
         "candles_exchange",
         "exchange",
-        f"{expected} WHERE list_contains($days, day)",
+        f"{expected} WHERE list_contains($days, day) AND day NOT IN ({told})",
         "candles_1m",
-        _stored("candles_1m", columns),
+        f"{_stored('candles_1m', columns)} AND day NOT IN ({told})",
         columns,
         TOLERANCE.get(exchange, {}),
     )

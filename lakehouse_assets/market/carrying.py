@@ -18,6 +18,21 @@ CARRY_CHANGES = (
     .with_label("a changed and checked upstream partition")
 )
 
+# Of a day there are trades or the exchange's candles, seldom both: neither waits for the other. What isn't
+# there has passed no check either, so what counts is that none has failed.
+CARRY_EITHER = (
+    (
+        dg.AutomationCondition.eager()
+        .without(dg.AutomationCondition.in_latest_time_window())
+        .without(~dg.AutomationCondition.any_deps_missing())
+        & ~dg.AutomationCondition.any_deps_match(
+            dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed(), blocking_only=True)
+        )
+    )
+    .ignore(dg.AssetSelection.key_prefixes(STREAM, include_sources=True))
+    .with_label("a changed upstream partition, and no failed check of any")
+)
+
 
 def carrying_sensor() -> dg.AutomationConditionSensorDefinition:
     """Return the sensor that evaluates the conditions; without it they'd wait to be switched on by hand."""
@@ -29,6 +44,6 @@ def carrying_sensor() -> dg.AutomationConditionSensorDefinition:
         run_tags={CAUSE: "an upstream partition changed"},
         description=(
             "Makes again what is made of each product-day that changed and passed its checks: candles from "
-            "trades, hours, days and metrics from candles, liquidity from quotes."
+            "trades or the exchange's own, hours, days and metrics from candles, liquidity from quotes."
         ),
     )

@@ -12,6 +12,7 @@ from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.reconciliation.candles import ADDED_UP
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, Table
 from lakehouse.stores.seals import seals
+from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.checks import Check, no_duplicates, no_empty_values
 from lakehouse_assets.market.table_asset import Inputs, Metadata, table_asset
 from streaming.engines.rebuilding import Rebuilt
@@ -39,8 +40,8 @@ def rollup_assets(partitions: dg.PartitionsDefinition[str], home: Home) -> list[
             partitions=partitions,
             home=home,
             description=(
-                "Made by the engine that writes the candles, exactly: the trades aren't read again. Days "
-                "that aren't sealed have none yet."
+                "Made by the engine that writes the candles, exactly: the trades aren't read again. What "
+                "isn't known of a minute is empty. Days that are neither sealed nor fetched have none yet."
             ),
             layer="candles",
             sources=[CANDLES_1M],
@@ -52,8 +53,9 @@ def rollup_assets(partitions: dg.PartitionsDefinition[str], home: Home) -> list[
 
 def _rolled_up(table: Table, inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Metadata]:
     sealed = {day for name, day in seals(inputs.store) if name == product}
+    settled = {day for name, day in settled_days(inputs.store) if name == product}
     source_id = inputs.candles.snapshot_id(CANDLES_1M)
-    rebuilt = inputs.rebuilder(table)(product, [day for day in days if day in sealed], None)
+    rebuilt = inputs.rebuilder(table)(product, [day for day in days if day in settled], None)
     rows = inputs.candles.scan(
         table,
         product=product,
@@ -111,7 +113,7 @@ def _differing(table: Table) -> str:
     WITH minutes AS (
         SELECT m.*, date_trunc('{_INTERVALS[table.name]}', m.start) AS interval_start
         FROM scope JOIN candles_1m AS m ON m.product = scope.product AND m.day = scope.day
-        WHERE scope.sealed
+        WHERE scope.settled
     ), reaching AS (
         SELECT product, start, first_trade_id, max(last_trade_id) OVER (PARTITION BY product, day
             ORDER BY first_trade_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached, day

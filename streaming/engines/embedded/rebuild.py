@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 
+from lakehouse.candles.of_exchange import of_exchange
 from lakehouse.candles.rebuild import COLUMNS, rebuild
 from lakehouse.candles.rollup import WIDTH_US, rolled_up
 from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_files import PartitionKey
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
+from lakehouse.stores.schemas import CANDLES_1M, EXCHANGE_CANDLES, TRADES, Table
 from lakehouse.stores.seals import edges_of_days
 from streaming.engines.rebuilding import Rebuilt
 
@@ -22,7 +23,9 @@ from streaming.engines.rebuilding import Rebuilt
 def rebuild_days(
     archive: IcebergStore, candles: PaimonStore, product: str, days: Sequence[date], snapshot_id: int | None
 ) -> dict[date, Rebuilt]:
-    """Make days of candles those of their archived trades; see `streaming.engines.rebuilding.RebuildDays`.
+    """Make days of candles those of their archived trades, or the exchange's.
+
+    See `streaming.engines.rebuilding.RebuildDays`.
 
     What is another candle now is one snapshot for all days.
     """
@@ -33,6 +36,8 @@ def rebuild_days(
         edges = edges_of_days(archive, product, days)
         wanted = {
             day: rebuild(archive.read(TRADES, files[day], columns=COLUMNS, encoded=True), edges[day])
+            if day in files
+            else of_exchange(archive.scan(EXCHANGE_CANDLES, product=product, day=day))
             for day in days
         }
         return _replaced(candles, CANDLES_1M, product, wanted)

@@ -18,7 +18,7 @@ from lakehouse.market.trade_ids import TradeIds
 from lakehouse.reconciliation.archive import seal_breaks
 from lakehouse.reconciliation.breaks import Break, Kind
 from lakehouse.reconciliation.candles import ARCHIVE_CANDLES, OWN_CANDLES, candles_exchange
-from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.stores.schemas import CANDLES_1M, EXCHANGE_CANDLES, TRADES
 from lakehouse.stores.seals import SealRecord, rows_checksum
 
 DAY = date(2026, 1, 2)
@@ -55,6 +55,7 @@ def connected(trades: list[dict[str, Any]], candles: list[dict[str, Any]]) -> du
     sizes = ", ".join(wide.format(name) for name in ("price", "size"))
     connection.execute(f"CREATE VIEW trades AS SELECT * REPLACE ({sizes}) FROM archived")
     connection.execute(f"CREATE VIEW candles_1m AS SELECT * REPLACE ({prices}) FROM stored")
+    connection.register("exchange_candles", EXCHANGE_CANDLES.schema.empty_table())
     return connection
 
 

@@ -91,7 +91,7 @@ def together_or_each(
     work: Callable[[Sequence[str]], Mapping[str, PartitionResult]],
     of_one: tuple[type[Exception], ...],
 ) -> tuple[dict[str, PartitionResult], dict[str, Exception]]:
-    """Return what `work` makes of keys, and why it couldn't of some; where it fails, each key is tried alone.
+    """Return what `work` makes of keys, and why it couldn't of some; where it fails, halves are tried.
 
     Args:
         keys: partition keys.
@@ -103,13 +103,10 @@ def together_or_each(
     except of_one as error:
         if len(keys) == 1:
             return {}, {keys[0]: error}
-    results: dict[str, PartitionResult] = {}
-    failures: dict[str, Exception] = {}
-    for key in keys:
-        done, failed = together_or_each([key], work, of_one)
-        results |= done
-        failures |= failed
-    return results, failures
+    middle = len(keys) // 2
+    done, failed = together_or_each(keys[:middle], work, of_one)
+    others_done, others_failed = together_or_each(keys[middle:], work, of_one)
+    return done | others_done, failed | others_failed
 
 
 def _evaluations(

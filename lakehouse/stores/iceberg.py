@@ -14,15 +14,13 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as PyIcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
-from sqlalchemy import select
 
 from lakehouse.home import Home
 from lakehouse.market.product import checked_product
-from lakehouse.stores.iceberg_catalog import answering, created_tables, open_catalog
+from lakehouse.stores.iceberg_catalog import answering, create_tables, open_catalog
 from lakehouse.stores.iceberg_commit import (
     COMMIT,
     COUNTER,
@@ -60,6 +58,7 @@ from lakehouse.stores.iceberg_maintenance import (
     tags_of,
 )
 from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
+from lakehouse.stores.kept_catalog import KeptCatalog
 from lakehouse.stores.lock import TableLocks, held
 from lakehouse.stores.orphans import Sweep
 from lakehouse.stores.rows import RowsMismatchError, checked_rows
@@ -90,11 +89,10 @@ class IcebergStore:
     {0: 7}
     """
 
-    def __init__(self, catalog: SqlCatalog, home: Home, tables: Mapping[str, PyIcebergTable]) -> None:
+    def __init__(self, catalog: KeptCatalog, home: Home) -> None:
         self._catalog = catalog
         self._home = home
         self._locks = TableLocks(home.locks, "iceberg")
-        self._tables = dict(tables)
         self._manifests = Manifests()
 
     @classmethod
@@ -113,7 +111,8 @@ class IcebergStore:
         with held(home.locks, "iceberg-catalog"):
             catalog = open_catalog(home)
             try:
-                return cls(catalog, home, created_tables(catalog, home, tables))
+                create_tables(catalog, home, tables)
+                return cls(catalog, home)
             except BaseException:
                 catalog.close()
                 raise
@@ -146,22 +145,7 @@ class IcebergStore:
             CatalogError: the catalog doesn't answer.
         """
         with answering(self._home):
-            cached = self._tables.get(table.name)
-            if cached is not None and cached.metadata_location == self._location(table):
-                return cached
-            loaded = self._catalog.load_table((self._home.namespace, table.name))
-        self._tables[table.name] = loaded
-        return loaded
-
-    def _location(self, table: Table) -> str | None:
-        with self._catalog.engine.connect() as connection:
-            return connection.execute(
-                select(IcebergTables.metadata_location).where(
-                    IcebergTables.catalog_name == self._catalog.name,
-                    IcebergTables.table_namespace == self._home.namespace,
-                    IcebergTables.table_name == table.name,
-                )
-            ).scalar_one()
+            return self._catalog.load_table((self._home.namespace, table.name))
 
     def _snapshot(self, current: PyIcebergTable, snapshot_id: int | None) -> Snapshot | None:
         if snapshot_id is None:
@@ -290,6 +274,10 @@ class IcebergStore:
         current = self.current(table)
         files = self._manifests.files(current, self._snapshot(current, snapshot_id))
         return statistics(table, field_ids(current), files)
+
+    def row_count(self, table: Table) -> int:
+        """Return the number of rows that the current snapshot holds; reads manifests only."""
+        return sum(file.record_count for file in self.data_files(table))
 
     # Writing
 
@@ -447,9 +435,7 @@ class IcebergStore:
             CommitConflictError: other programs left no moment to commit in.
         """
         with answering(self._home):
-            after = until_committed(lambda: make(self.current(table)))
-        self._tables[table.name] = after
-        return after
+            return until_committed(lambda: make(self.current(table)))
 
     def named_files(self, table: Table) -> set[str]:
         """Return the paths of all files that a snapshot or the metadata log needs."""

@@ -250,6 +250,15 @@ class PaimonStore:
             for (day, product), files in sorted(grouped.items())
         ]
 
+    def row_count(self, table: Table) -> int:
+        """Return the number of keys in the table; reads only partitions of more than one file."""
+        return sum(
+            stats.rows
+            if stats.files == 1
+            else self.scan(table, product=stats.product, day=stats.day, columns=["day"]).num_rows
+            for stats in self.partitions(table)
+        )
+
     # Writing
 
     def upsert(

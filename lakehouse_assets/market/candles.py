@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import dagster as dg
 import duckdb as duckdb_library
@@ -17,7 +18,7 @@ from lakehouse.stores.seals import seals
 from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.carrying import CARRY_EITHER
 from lakehouse_assets.market.checks import CANDLE_CHECKS, check_specs, evaluate, scopes
-from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, column_lineage, table_metadata
 from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import (
     PartitionEvent,
@@ -43,6 +44,25 @@ FAILURES_OF_A_DAY = (
     duckdb_library.Error,
 )
 """What may be wrong with one day's files or values, and stop no other day."""
+
+_LINEAGE: Final = {
+    **{name: [name] for name in ("product", "day", "exchange", "recorded_at")},
+    "start": ["event_time"],
+    **{name: ["price", "trade_id"] for name in ("open", "close")},
+    **{name: ["price"] for name in ("high", "low")},
+    "volume": ["size"],
+    "quote_volume": ["price", "size"],
+    **{name: ["size", "taker_side"] for name in ("taker_buy_volume", "taker_sell_volume")},
+    **{name: ["trade_id"] for name in ("trade_count", "first_trade_id", "last_trade_id", "is_complete")},
+    "revision": ["late"],
+}
+CANDLE_LINEAGE: Final = column_lineage(
+    {name: [(TRADES, source) for source in sources] for name, sources in _LINEAGE.items()}
+)
+_EXCHANGE_LINEAGE: Final = column_lineage(
+    {name: [(EXCHANGE_CANDLES, name)] for name in EXCHANGE_CANDLES.schema.names}
+)
+"""The columns of trades that each column of a candle is made of."""
 
 
 def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -129,6 +149,7 @@ def _rebuilt(
     scope = scopes(store, wanted.values(), lakehouse.lateness_minutes)
     with duckdb.get_connection() as connection:
         checked = evaluate(CANDLE_CHECKS, connection, scope)
+    table_rows = candles.row_count(CANDLES_1M)
     results = {}
     for key, (_, day) in wanted.items():
         was = rebuilt.get(day, Rebuilt(changed=False))
@@ -136,6 +157,8 @@ def _rebuilt(
             "sealed": (product, day) in sealed,
             "settled": (product, day) in settled,
             "dagster/partition_row_count": counts[day],
+            "dagster/row_count": table_rows,
+            "dagster/column_lineage": _EXCHANGE_LINEAGE if told[day] else CANDLE_LINEAGE,
             "minutes_from_exchange": told[day],
             "trades_snapshot_id": str(snapshot_id),
             "snapshot_id": str(candles.snapshot_id(CANDLES_1M)),

@@ -108,7 +108,7 @@ def seal_sensor(trades: dg.AssetsDefinition, looked_at: Sequence[dg.AssetsDefini
                     run_key=f"{key}:{item.cause}:{entry.attempt}",
                     partition_key=key,
                     asset_selection=[trades.key, *(asset.key for asset in looked_at)],
-                    tags={CAUSE: item.cause},
+                    tags={CAUSE: item.why},
                 )
                 for key, item, entry in wanted
             ],

@@ -121,7 +121,10 @@ def table_asset(
                 scope = scopes(store, [(product, day) for day in days], lakehouse.lateness_minutes)
                 with duckdb.get_connection() as connection:
                     checked = evaluate(checks, connection, scope)
-                always: Metadata = {"dagster/column_lineage": column_lineage(lineage)} if lineage else {}
+                rows = (store if table.store == "iceberg" else candles).row_count(table)
+                always: Metadata = {"dagster/row_count": rows}
+                if lineage:
+                    always["dagster/column_lineage"] = column_lineage(lineage)
                 return {
                     key: PartitionResult(always | made[day], checked[product, day])
                     for day, key in days.items()

@@ -20,6 +20,7 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import TABLES, Table
 from lakehouse.stores.table_size import iceberg_missing, paimon_missing
 from lakehouse_assets.market.description import table_metadata
+from lakehouse_assets.partitions import CAUSE
 from lakehouse_assets.resources import Lakehouse
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.maintaining import Maintained, maintain
@@ -182,7 +183,7 @@ def maintenance_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefini
                 run_key=f"{table.name}:{at.isoformat()}",
                 asset_selection=[maintenance_key(table)],
                 run_config={"ops": {maintenance_key(table).to_python_identifier(): config}},
-                tags={"lakehouse/cause": "hourly maintenance"},
+                tags={CAUSE: "hourly maintenance"},
             )
             for table in written
         ]

@@ -87,6 +87,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
             with IcebergStore.open(lakehouse.home.create(), [RECONCILIATION]) as store:
                 snapshot_id = _written(store, product, compared.breaks)
+                rows = store.row_count(RECONCILIATION)
                 plot = breaks_plot(product, store.scan(RECONCILIATION, product=product))
             for day in of_product:
                 breaks = compared.breaks.get(day)
@@ -100,7 +101,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     continue
                 results[key] = PartitionResult(
                     # One picture a product: on the newest day, and where there is something to see.
-                    _metadata(breaks, snapshot_id, day in compared.sealed)
+                    _metadata(breaks, rows, snapshot_id, day in compared.sealed)
                     | ({"breaks_by_day": plot} if breaks or day == max(of_product) else {}),
                     [
                         check.evaluated(f"{product} on {day}", breaks)
@@ -198,11 +199,12 @@ def _speaks(check: BreakCheck, day: date, compared: _Compared) -> bool:
     return check.comparison != SEAL_ARCHIVE or day in compared.sealed
 
 
-def _metadata(breaks: Sequence[Break], snapshot_id: int | None, sealed: bool) -> dict[str, Any]:
+def _metadata(breaks: Sequence[Break], rows: int, snapshot_id: int | None, sealed: bool) -> dict[str, Any]:
     counts = Counter(one.kind for one in breaks)
     return {
         "sealed": sealed,
         "dagster/partition_row_count": len(breaks),
+        "dagster/row_count": rows,
         **{kind.value.lower(): counts[kind] for kind in Kind},
         "snapshot_id": str(snapshot_id),
     }

@@ -10,7 +10,11 @@ from datetime import date
 from functools import partial
 from typing import Protocol
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from lakehouse.home import Home
+from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.settings import Settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
@@ -31,10 +35,8 @@ class RebuildDays(Protocol):
     def __call__(self, product: str, days: Sequence[date], snapshot_id: int | None) -> Mapping[date, Rebuilt]:
         """Make a product's days of a table of candles what their trades or their minutes say.
 
-        A day without a trade in the snapshot becomes what `exchange_candles` has of it, empty where that has
-        nothing.
-
-        Days that are so already stay untouched.
+        Days that are so already keep their rows. A day without a trade in the snapshot becomes what
+        `exchange_candles` has of it, empty where that has nothing.
 
         Args:
             product: whose candles.
@@ -47,7 +49,7 @@ class RebuildDays(Protocol):
 
         Raises:
             FlinkUnavailableError: Flink doesn't answer; try again.
-            FlinkError: Flink failed; the candles of the day it was at are as before.
+            FlinkError: Flink failed; each day is as before, or rebuilt already.
         """
         ...
 
@@ -80,3 +82,28 @@ def rebuilder(
     if table is CANDLES_1M:
         return partial(flink.rebuild_days, settings, home, archive, candles)
     return partial(flink.roll_up_days, settings, home, candles, table)
+
+
+def rows_by_day(
+    candles: PaimonStore,
+    table: Table,
+    product: str,
+    days: Sequence[date],
+    *,
+    columns: Sequence[str] | None = None,
+) -> dict[date, pa.Table]:
+    """Return a product's rows of a table of candles for each of the days, ordered by start.
+
+    Args:
+        candles: the tables.
+        table: which.
+        product: whose rows.
+        days: UTC days; what lies between them is read, too.
+        columns: those to read, `day` and `start` among them; all where None.
+    """
+    if not days:
+        return {}
+    start_us, end_us = day_start_us(min(days)), day_start_us(max(days)) + DAY_US
+    rows = candles.scan(table, product=product, start_us=start_us, end_us=end_us, columns=columns)
+    rows = rows.sort_by("start")
+    return {day: rows.filter(pc.equal(rows["day"], pa.scalar(day))) for day in days}

@@ -1,4 +1,4 @@
-"""Flink's batch jobs: a day rebuilt as Python rebuilds it, a table compacted beside the streaming job."""
+"""Flink's batch jobs: days rebuilt as Python rebuilds them, a table compacted beside the streaming job."""
 
 import os
 import time
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pyarrow as pa
 import pytest
@@ -15,17 +16,16 @@ from running_cluster import RunningCluster
 from table_rows import make_trades
 
 from lakehouse.candles.rebuild import rebuild
-from lakehouse.candles.rollup import rolled_up
+from lakehouse.candles.rollup import WIDTH_US, rolled_up
 from lakehouse.market.product import InvalidProductError
-from lakehouse.market.time import DAY_US, HOUR_US
 from lakehouse.stores import schemas, sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TRADES
-from lakehouse.stores.seals import known_edges
+from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TRADES, Table
+from lakehouse.stores.seals import edges_of_days, known_edges
 from lakehouse.stores.versions import held_tag
-from streaming.engines.flink.batch import EdgesError, compact, rebuild_day, remove_orphans, tag
-from streaming.engines.flink.errors import StatementError
+from streaming.engines.flink.batch import EdgesError, compact, rebuild_days, remove_orphans, tag
+from streaming.engines.flink.errors import JobFailedError, StatementError
 from streaming.engines.flink.job_manager import JobProgress
 from streaming.engines.rebuilding import rebuilder
 
@@ -55,7 +55,7 @@ def rebuilt(world: FlinkWorld, product: str, day: date, edges: list[int]) -> tup
     """Rebuild a day in Flink; return what is in the table then, and what Python makes of the same rows."""
     snapshot_id = world.iceberg.snapshot_id(TRADES)
     assert snapshot_id is not None
-    rebuild_day(world.flink, product, day, snapshot_id=snapshot_id, edges=edges)
+    rebuild_days(world.flink, product, {day: edges}, snapshot_id=snapshot_id)
     found = world.paimon.scan(CANDLES_1M, product=product, day=day)
     rows = world.iceberg.scan(TRADES, product=product, day=day)
     return sorted_candles(found), sorted_candles(rebuild(rows, edges))
@@ -95,18 +95,68 @@ def test_ids_that_cross_a_minute_are_known_all_the_same(world: FlinkWorld) -> No
     assert True in found["is_complete"].to_pylist()
 
 
-def test_a_day_without_trades_becomes_empty_and_other_days_stay(world: FlinkWorld) -> None:
+def test_days_of_a_product_are_rebuilt_by_one_job_and_in_one_commit(world: FlinkWorld) -> None:
     product = "SOL-USD"
-    world.iceberg.append(TRADES, spread([5, 6, 7], product, DAY, 20_000_000))
-    world.iceberg.append(TRADES, spread([8, 9], product, MORROW, 20_000_000))
+    edge = 10_000
+    days = [DAY + timedelta(days=number) for number in range(40)]
+    traded = [day for day in days if day.day % 7 != 3]
+    for number, day in enumerate(traded):
+        # Days that join on, days with a hole between them, and holes within.
+        first = edge if number % 3 else edge + 5
+        ids = [trade_id for trade_id in range(first, first + 30) if trade_id != first + 7 + number]
+        edge = first + 30
+        world.iceberg.append(TRADES, spread(ids, product, day, 17_000_000))
+    beside = spread([*range(1, 20)], product, EVE, 17_000_000)
+    world.iceberg.append(TRADES, beside)
+    rebuild_all = rebuilder(world.settings, world.home, world.iceberg, world.paimon)
+    assert rebuild_all(product, [EVE], None)[EVE].changed
+    before = world.paimon.snapshot_id(CANDLES_1M)
+    assert before is not None
+    done = rebuild_all(product, days, None)
+    assert [day for day in days if done[day].changed] == traded
+    (job_id,) = {done[day].job_id for day in traded}
+    assert job_id is not None
+    assert world.paimon.snapshot_id(CANDLES_1M) == before + 1
+    assert_rebuilt(world, product, [EVE, *days])
+
+    emptied = [traded[5], traded[12], traded[-1]]
+    for day in emptied:
+        world.iceberg.replace(TRADES, product, day, TRADES.schema.empty_table())
+    done = rebuild_all(product, days[3:], None)
+    assert [day for day in emptied if done[day].changed] == emptied
+    assert not any(done[day].changed for day in traded[-10:-2])
+    assert {done[day].job_id for day in emptied}.isdisjoint({done[traded[6]].job_id, job_id})
+    assert_rebuilt(world, product, [EVE, *days])
+    assert world.iceberg.tags(TRADES) == {}
+
+
+def assert_rebuilt(world: FlinkWorld, product: str, days: list[date]) -> None:
+    """Compare days of candles with what Python makes of each day's trades and its known edges."""
+    edges = edges_of_days(world.iceberg, product, days)
+    wanted = [rebuild(world.iceberg.scan(TRADES, product=product, day=day), edges[day]) for day in days]
+    found = world.paimon.scan(CANDLES_1M, product=product)
+    assert sorted_candles(found).equals(sorted_candles(pa.concat_tables(wanted)))
+
+
+def test_a_job_that_fails_leaves_all_its_days_as_before(world: FlinkWorld) -> None:
+    product = "ADA-USD"
+    rebuild_all = rebuilder(world.settings, world.home, world.iceberg, world.paimon)
     for day in (DAY, MORROW):
-        found, wanted = rebuilt(world, product, day, [])
-        assert found.equals(wanted)
-        assert found.num_rows > 0
-    world.iceberg.replace(TRADES, product, DAY, TRADES.schema.empty_table())
-    found, _ = rebuilt(world, product, DAY, [])
-    assert found.num_rows == 0
-    assert world.paimon.scan(CANDLES_1M, product=product, day=MORROW).num_rows > 0
+        world.iceberg.append(TRADES, spread([*range(day.day, day.day + 5)], product, day, 20_000_000))
+    rebuild_all(product, [DAY, MORROW], None)
+    before = world.candle_rows()
+    world.iceberg.append(TRADES, spread([50, 51], product, DAY, 20_000_000))
+    world.iceberg.append(TRADES, spread([60, 61], product, MORROW, 20_000_000))
+    data = world.iceberg.data_files(TRADES, product=product)[-1]
+    file = Path(urlparse(data.file_path).path)
+    held = file.read_bytes()
+    file.unlink()
+    with pytest.raises(JobFailedError):
+        rebuild_all(product, [DAY, MORROW], None)
+    assert world.candle_rows().equals(before)
+    file.write_bytes(held)
+    assert all(done.changed for done in rebuild_all(product, [DAY, MORROW], None).values())
+    assert_rebuilt(world, product, [DAY, MORROW])
 
 
 def test_progress_is_told_and_wrong_arguments_are_one_sentence(world: FlinkWorld) -> None:
@@ -114,36 +164,52 @@ def test_progress_is_told_and_wrong_arguments_are_one_sentence(world: FlinkWorld
     snapshot_id = world.iceberg.snapshot_id(TRADES)
     assert snapshot_id is not None
     told: list[JobProgress] = []
-    rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=snapshot_id, on_progress=told.append)
+    rebuild_days(world.flink, "LINK-USD", {DAY: []}, snapshot_id=snapshot_id, on_progress=told.append)
     assert told[-1].state == "FINISHED"
     assert told[-1].ended_tasks == told[-1].tasks > 0
     with pytest.raises(InvalidProductError):
-        rebuild_day(world.flink, "x' OR 1=1", DAY, snapshot_id=snapshot_id)
+        rebuild_days(world.flink, "x' OR 1=1", {DAY: []}, snapshot_id=snapshot_id)
     with pytest.raises(EdgesError, match="3 ids"):
-        rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=snapshot_id, edges=[1, 2, 3])
+        rebuild_days(world.flink, "LINK-USD", {DAY: [1, 2, 3]}, snapshot_id=snapshot_id)
     with pytest.raises(StatementError, match="snapshot") as gone:
-        rebuild_day(world.flink, "LINK-USD", DAY, snapshot_id=12345)
+        rebuild_days(world.flink, "LINK-USD", {DAY: []}, snapshot_id=12345)
     assert "\n" not in str(gone.value)
 
 
 def test_hours_and_days_are_rolled_up_as_python_rolls_them_up(world: FlinkWorld) -> None:
     product = "DOGE-USD"
     # A gap in the third hour, and ids of later hours that lie among those of earlier ones.
-    trades = spread([number for number in range(1, 2_000) if number != 700], product, DAY, 11_000_000)
-    crossing = spread([2_000, 2_001, 2_002, 2_003], product, DAY, 5_400_000_000)
-    world.iceberg.append(TRADES, trades)
-    world.iceberg.append(TRADES, crossing)
-    rebuilt(world, product, DAY, [2_004])
-    minutes = world.paimon.scan(CANDLES_1M, product=product, day=DAY)
-    for table, width_us in ((CANDLES_1H, HOUR_US), (CANDLES_1D, DAY_US)):
+    world.iceberg.append(
+        TRADES, spread([number for number in range(1, 2_000) if number != 700], product, DAY, 11_000_000)
+    )
+    world.iceberg.append(TRADES, spread([2_000, 2_001, 2_002, 2_003], product, DAY, 5_400_000_000))
+    world.iceberg.append(TRADES, spread([*range(2_004, 2_400)], product, MORROW, 40_000_000))
+    days = [EVE, DAY, MORROW]
+    rebuilder(world.settings, world.home, world.iceberg, world.paimon)(product, days, None)
+    for table in (CANDLES_1H, CANDLES_1D):
         roll_up = rebuilder(world.settings, world.home, world.iceberg, world.paimon, table)
-        was = roll_up(product, [DAY], None)[DAY]
-        assert was.changed
-        assert was.job_id is not None
-        found = sorted_candles(world.paimon.scan(table, product=product, day=DAY))
-        assert found.equals(sorted_candles(rolled_up(minutes, width_us)))
-        assert found.num_rows > 0
+        done = roll_up(product, days, None)
+        assert [done[day].changed for day in days] == [False, True, True]
+        (job_id,) = {done[day].job_id for day in (DAY, MORROW)}
+        assert job_id is not None
+        assert_rolled_up(world, table, product, days)
     assert set(world.paimon.scan(CANDLES_1H, product=product)["is_complete"].to_pylist()) == {True, False}
+
+    world.iceberg.replace(TRADES, product, DAY, TRADES.schema.empty_table())
+    rebuilder(world.settings, world.home, world.iceberg, world.paimon)(product, [DAY], None)
+    done = rebuilder(world.settings, world.home, world.iceberg, world.paimon, CANDLES_1H)(product, days, None)
+    assert [done[day].changed for day in days] == [False, True, False]
+    assert_rolled_up(world, CANDLES_1H, product, days)
+
+
+def assert_rolled_up(world: FlinkWorld, table: Table, product: str, days: list[date]) -> None:
+    """Compare days of longer candles with what Python makes of each day's minutes."""
+    wanted = [
+        rolled_up(world.paimon.scan(CANDLES_1M, product=product, day=day), WIDTH_US[table.name])
+        for day in days
+    ]
+    found = world.paimon.scan(table, product=product)
+    assert sorted_candles(found).equals(sorted_candles(pa.concat_tables(wanted)))
 
 
 def test_tags_keep_the_past_and_orphans_go_by_flinks_procedures(world: FlinkWorld) -> None:

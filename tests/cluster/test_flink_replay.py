@@ -10,7 +10,7 @@ from running_cluster import RunningCluster
 from test_flink_batch import DAY, spread
 
 from lakehouse.stores.schemas import CANDLES_1M, REPLAY_CANDLES_1M, TRADES
-from streaming.engines.flink.batch import rebuild_day, replay_day
+from streaming.engines.flink.batch import rebuild_days, replay_day
 from streaming.replay.replaying import run
 from streaming.replay.settings import Replay, ReplayError, chosen
 
@@ -35,7 +35,7 @@ def replay_of_now(world: FlinkWorld, speed: float | None = None) -> Replay:
 def test_flink_replays_a_pinned_snapshot_beside_others_until_a_newer_one(world: FlinkWorld) -> None:
     world.iceberg.append(TRADES, spread([*range(1, 60), *range(62, 90)], PRODUCT, DAY, 7_000_000))
     replay = replay_of_now(world)
-    rebuild_day(world.flink, PRODUCT, DAY, snapshot_id=replay.snapshot_id)
+    rebuild_days(world.flink, PRODUCT, {DAY: []}, snapshot_id=replay.snapshot_id)
     live = sorted_candles(world.paimon.scan(CANDLES_1M, product=PRODUCT, day=DAY))
     assert live["is_complete"].to_pylist().count(False) > 2
     replay_day(world.flink, PRODUCT, DAY, replay_id="another", snapshot_id=replay.snapshot_id)

@@ -5,19 +5,17 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 
 from lakehouse.candles.of_exchange import of_exchange
 from lakehouse.candles.rebuild import COLUMNS, rebuild
 from lakehouse.candles.rollup import WIDTH_US, rolled_up
-from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_files import PartitionKey
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, EXCHANGE_CANDLES, TRADES, Table
 from lakehouse.stores.seals import edges_of_days
-from streaming.engines.rebuilding import Rebuilt
+from streaming.engines.rebuilding import Rebuilt, rows_by_day
 
 
 def rebuild_days(
@@ -48,7 +46,7 @@ def roll_up_days(
 ) -> dict[date, Rebuilt]:
     """Make days of longer candles those of their minutes; see `streaming.engines.rebuilding.RebuildDays`."""
     with candles.lock(table):
-        minutes = _by_day(candles, CANDLES_1M, product, days)
+        minutes = rows_by_day(candles, CANDLES_1M, product, days)
         wanted = {day: rolled_up(minutes[day], WIDTH_US[table.name]) for day in days}
         return _replaced(candles, table, product, wanted)
 
@@ -56,20 +54,10 @@ def roll_up_days(
 def _replaced(
     candles: PaimonStore, table: Table, product: str, wanted: Mapping[date, pa.Table]
 ) -> dict[date, Rebuilt]:
-    there = _by_day(candles, table, product, list(wanted))
+    there = rows_by_day(candles, table, product, list(wanted))
     changed = {
-        day: rows
-        for day, rows in wanted.items()
-        if not rows.cast(there[day].schema).equals(there[day].sort_by("start"))
+        day: rows for day, rows in wanted.items() if not rows.cast(there[day].schema).equals(there[day])
     }
     if changed:
         candles.replace_days(table, product, changed, pa.concat_tables(changed.values()))
     return {day: Rebuilt(changed=day in changed) for day in wanted}
-
-
-def _by_day(candles: PaimonStore, table: Table, product: str, days: Sequence[date]) -> dict[date, pa.Table]:
-    if not days:
-        return {}
-    start_us, end_us = day_start_us(min(days)), day_start_us(max(days)) + DAY_US
-    rows = candles.scan(table, product=product, start_us=start_us, end_us=end_us)
-    return {day: rows.filter(pc.equal(rows["day"], pa.scalar(day))) for day in days}

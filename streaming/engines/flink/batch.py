@@ -1,11 +1,12 @@
-"""Flink's batch jobs over the tables: candles of a product's day rebuilt, a Paimon table kept small.
+"""Flink's batch jobs over the tables: candles of a product's days rebuilt, a Paimon table kept small.
 
 Each function returns when its job has finished. A job left behind by a caller that died is cancelled first:
-two of them at one partition would get in each other's way.
+two of them at one partition would get in each other's way. So nobody else may call it for the same table and
+product meanwhile.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -13,10 +14,10 @@ from typing import Final
 from lakehouse.candles.rollup import WIDTH_US
 from lakehouse.market.product import checked_product
 from lakehouse.market.time import MINUTE_US
-from lakehouse.stores.schemas import Table
+from lakehouse.stores.schemas import CANDLES_1M, Table
 from streaming.engines.flink.errors import StatementError
 from streaming.engines.flink.job_manager import JobManager, JobProgress
-from streaming.engines.flink.statements import Name, Parameters, statements
+from streaming.engines.flink.statements import Name, Parameters, Rows, statements
 from streaming.engines.flink.target import FlinkTarget
 
 BATCH_SECONDS: Final = 1800.0
@@ -24,6 +25,9 @@ BATCH_SECONDS: Final = 1800.0
 
 ORPHAN_AGE: Final = timedelta(days=3)
 """How long the streaming job may be down with a checkpoint whose files it has not committed."""
+
+_NO_ID: Final = 0
+"""In the place of an edge: ids begin at 1."""
 
 _STATEMENT_SECONDS: Final = 180.0
 _JOB: Final = re.compile(r"JobID=([0-9a-f]{32})")
@@ -43,62 +47,63 @@ class CompactionResult:
     snapshots: int
 
 
-def rebuild_day(
+def rebuild_days(
     target: FlinkTarget,
     product: str,
-    day: date,
+    edges: Mapping[date, Sequence[int]],
     *,
     snapshot_id: int,
-    edges: Sequence[int] = (),
     timeout_seconds: float = BATCH_SECONDS,
     on_progress: OnProgress = lambda _progress: None,
 ) -> str:
-    """Replace a product's day of `candles_1m` by what its archived trades say, and return the job's id.
+    """Replace days of a product's `candles_1m` by what their archived trades say, and return the job's id.
 
-    The rows are those of `lakehouse.candles.rebuild.rebuild`. A day without trades becomes empty.
+    The rows are those of `lakehouse.candles.rebuild.rebuild`, day by day. It is one job and one commit. A day
+    without trades stays as it is; see `empty_days`.
 
     Args:
         target: whose tables.
         product: the product.
-        day: the UTC day.
+        edges: the UTC days, one at least, each with the ids right before and after it that are known to be
+            other days' trades; see `lakehouse.stores.seals.known_edges`.
         snapshot_id: the snapshot of `trades` to read.
-        edges: the ids right before and after the day that are known to be other days' trades; see
-            `lakehouse.stores.seals.known_edges`.
         timeout_seconds: how long the job may take.
         on_progress: called whenever the job has moved.
 
     Raises:
         InvalidProductError: the product is not one.
-        EdgesError: more than two edges.
+        EdgesError: more than two edges of a day.
         StatementError: Flink refused the SQL, as when the snapshot has expired.
         JobFailedError: the job failed; the candles are as before.
         FlinkTimeoutError: it took too long and was cancelled.
         FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
     """
-    of_day = _candles_of_day(target, "candles", product, day, snapshot_id, edges)
-    into = _partition(target, product, day)
-    made = [*statements("candles_of_day", of_day), *statements("rebuild_day", into)]
-    return _followed(target, str(of_day["job_name"]), made, timeout_seconds, on_progress)
+    job = _job(target, CANDLES_1M.name, product, edges)
+    into: Parameters = {"namespace": Name(target.namespace)}
+    made = [
+        *_candles_of_days(target, product, edges, snapshot_id),
+        *statements("rebuild_days", into),
+    ]
+    return _followed(target, job, made, timeout_seconds, on_progress)
 
 
-def roll_up_day(
+def fill_days(
     target: FlinkTarget,
-    table: Table,
     product: str,
-    day: date,
+    days: Collection[date],
     *,
     timeout_seconds: float = BATCH_SECONDS,
     on_progress: OnProgress = lambda _progress: None,
 ) -> str:
-    """Replace a product's day of hours or days by what its minutes say, and return the job's id.
+    """Replace days of a product's `candles_1m` by what `exchange_candles` has, and return the job's id.
 
-    The rows are those of `lakehouse.candles.rollup.rolled_up`. A day without minutes becomes empty.
+    The rows are those of `lakehouse.candles.of_exchange.of_exchange`, day by day. It is one job and one
+    commit. A day that the exchange tells nothing of stays as it is; see `empty_days`.
 
     Args:
         target: whose tables.
-        table: one of `lakehouse.candles.rollup.WIDTH_US`.
         product: the product.
-        day: the UTC day.
+        days: the UTC days, one at least; of none of them a trade may be archived.
         timeout_seconds: how long the job may take.
         on_progress: called whenever the job has moved.
 
@@ -109,15 +114,93 @@ def roll_up_day(
         FlinkTimeoutError: it took too long and was cancelled.
         FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
     """
-    name = f"lakehouse {target.shared_name} {table.name} of {checked_product(product)} {day.isoformat()}"
     parameters: Parameters = {
-        **_partition(target, product, day),
-        "job_name": name,
+        "namespace": Name(target.namespace),
+        "product": checked_product(product),
+        "days": _rows(days),
+    }
+    made = statements("fill_days", parameters)
+    return _followed(target, _job(target, CANDLES_1M.name, product, days), made, timeout_seconds, on_progress)
+
+
+def roll_up_days(
+    target: FlinkTarget,
+    table: Table,
+    product: str,
+    days: Collection[date],
+    *,
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> str:
+    """Replace days of a product's hours or days by what their minutes say, and return the job's id.
+
+    The rows are those of `lakehouse.candles.rollup.rolled_up`, day by day. It is one job and one commit. A
+    day without minutes stays as it is; see `empty_days`.
+
+    Args:
+        target: whose tables.
+        table: one of `lakehouse.candles.rollup.WIDTH_US`.
+        product: the product.
+        days: the UTC days, one at least.
+        timeout_seconds: how long the job may take.
+        on_progress: called whenever the job has moved.
+
+    Raises:
+        InvalidProductError: the product is not one.
+        StatementError: Flink refused the SQL.
+        JobFailedError: the job failed; the candles are as before.
+        FlinkTimeoutError: it took too long and was cancelled.
+        FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
+    """
+    parameters: Parameters = {
+        "namespace": Name(target.namespace),
+        "product": checked_product(product),
+        "days": _rows(days),
         "table": Name(table.name),
         "minutes": WIDTH_US[table.name] // MINUTE_US,
     }
-    made = statements("roll_up_day", parameters)
-    return _followed(target, name, made, timeout_seconds, on_progress)
+    made = statements("roll_up_days", parameters)
+    return _followed(target, _job(target, table.name, product, days), made, timeout_seconds, on_progress)
+
+
+def empty_days(
+    target: FlinkTarget,
+    table: Table,
+    product: str,
+    days: Collection[date],
+    *,
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> str:
+    """Take all candles out of days of a product, and return the job's id.
+
+    Paimon overwrites many partitions at once only where rows go into each. So this is a commit for each day,
+    all of them in one job, which gets slow above some dozens.
+
+    Args:
+        target: whose tables.
+        table: a table of candles.
+        product: the product.
+        days: the UTC days, one at least.
+        timeout_seconds: how long the job may take.
+        on_progress: called whenever the job has moved.
+
+    Raises:
+        InvalidProductError: the product is not one.
+        StatementError: Flink refused the SQL.
+        JobFailedError: the job failed; a day is empty or as before.
+        FlinkTimeoutError: it took too long and was cancelled.
+        FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
+    """
+    inserts = [
+        statement
+        for day in days
+        for statement in statements(
+            "empty_day", {**_partition(target, product, day), "table": Name(table.name)}
+        )
+    ]
+    made = [f"EXECUTE STATEMENT SET BEGIN {'; '.join(inserts)}; END"]
+    return _followed(target, _job(target, table.name, product, days), made, timeout_seconds, on_progress)
 
 
 def replay_day(
@@ -131,20 +214,23 @@ def replay_day(
     timeout_seconds: float = BATCH_SECONDS,
     on_progress: OnProgress = lambda _progress: None,
 ) -> str:
-    """Put what `rebuild_day` makes of a product's day into `replay_candles_1m`, and return the job's id.
+    """Put what `rebuild_days` makes of a product's day into `replay_candles_1m`, and return the job's id.
 
-    The candles of other replays stay; nobody else may write to the table meanwhile. For the arguments and
-    errors see `rebuild_day`.
+    A day without trades gets none, and the candles of other replays stay; nobody else may write to the table
+    meanwhile. For the arguments and errors see `rebuild_days`.
     """
-    of_day = _candles_of_day(target, f"replay {replay_id}", product, day, snapshot_id, edges)
     into: Parameters = {
         **_partition(target, product, day),
         "replay_id": replay_id,
         "snapshot_id": snapshot_id,
         "gone": replay_id,
     }
-    made = [*statements("candles_of_day", of_day), *statements("replay_day", into)]
-    return _followed(target, str(of_day["job_name"]), made, timeout_seconds, on_progress)
+    made = [
+        *_candles_of_days(target, product, {day: edges}, snapshot_id),
+        *statements("replay_day", into),
+    ]
+    job = _job(target, f"replay {replay_id}", product, [day])
+    return _followed(target, job, made, timeout_seconds, on_progress)
 
 
 def drop_replays(
@@ -156,10 +242,26 @@ def drop_replays(
     timeout_seconds: float = BATCH_SECONDS,
 ) -> str:
     """Take the candles of replays out of a product's day, and return the job's id; see `replay_day`."""
-    name = f"lakehouse {target.shared_name} without replays {checked_product(product)} {day.isoformat()}"
-    gone = {**_partition(target, product, day), "job_name": name, "gone": " ".join(sorted(replay_ids))}
-    made = statements("drop_replays", gone)
-    return _followed(target, name, made, timeout_seconds, lambda _progress: None)
+    gone = {**_partition(target, product, day), "gone": " ".join(sorted(replay_ids))}
+    job = _job(target, "without replays", product, [day])
+    return _followed(target, job, statements("drop_replays", gone), timeout_seconds, lambda _progress: None)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A batch job's name: what it works on, which no two jobs may at a time, and with which days."""
+
+    work: str
+    days: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.work} {self.days}"
+
+
+def _job(target: FlinkTarget, what: str, product: str, days: Collection[date]) -> _Job:
+    span = f"{min(days)} to {max(days)}" if len(days) > 1 else f"{min(days)}"
+    return _Job(f"lakehouse {target.shared_name} {what} of {checked_product(product)}", span)
 
 
 def _partition(target: FlinkTarget, product: str, day: date) -> Parameters:
@@ -170,29 +272,36 @@ def _partition(target: FlinkTarget, product: str, day: date) -> Parameters:
     }
 
 
-def _candles_of_day(
-    target: FlinkTarget, what: str, product: str, day: date, snapshot_id: int, edges: Sequence[int]
-) -> Parameters:
-    if len(edges) > 2:
-        raise EdgesError(f"a day has two edges, and {len(edges)} ids were given")
-    edge, other_edge = ([str(edge) for edge in edges] + ["", ""])[:2]
-    return {
-        **_partition(target, product, day),
-        "job_name": f"lakehouse {target.shared_name} {what} of {product} {day.isoformat()}",
+def _rows(days: Iterable[date]) -> Rows:
+    return Rows(tuple((day,) for day in days))
+
+
+def _candles_of_days(
+    target: FlinkTarget, product: str, edges: Mapping[date, Sequence[int]], snapshot_id: int
+) -> list[str]:
+    """Return the statements that make the view `candles`."""
+    for day, known in edges.items():
+        if len(known) > 2:
+            raise EdgesError(f"a day has two edges, and {len(known)} ids were given for {day}")
+    parameters: Parameters = {
+        "namespace": Name(target.namespace),
+        "product": checked_product(product),
+        "days": _rows(edges),
+        "edges": Rows(tuple((day, edge) for day, known in edges.items() for edge in known or (_NO_ID,))),
         "snapshot_id": snapshot_id,
-        "edge": edge,
-        "other_edge": other_edge,
     }
+    return statements("candles_of_days", parameters)
 
 
 def _followed(
-    target: FlinkTarget, name: str, made: list[str], timeout_seconds: float, on_progress: OnProgress
+    target: FlinkTarget, job: _Job, made: list[str], timeout_seconds: float, on_progress: OnProgress
 ) -> str:
-    """Run statements of which the last is an INSERT, wait for its job, and return the job's id."""
+    """Run statements of which the last submits a job, wait for it, and return its id."""
     with target.job_manager() as manager:
-        _cancel_left_behind(manager, name)
+        _cancel_left_behind(manager, job.work)
         with target.session() as session:
-            job_id = session.run_all(made, timeout_seconds=_STATEMENT_SECONDS).job_id
+            all_of_it = [*statements("batch", {"job_name": job.name}), *made]
+            job_id = session.run_all(all_of_it, timeout_seconds=_STATEMENT_SECONDS).job_id
         if job_id is None:
             raise StatementError("Flink took the INSERT and named no job: is this gateway of version 1.20?")
         manager.follow(job_id, timeout_seconds=timeout_seconds, on_progress=on_progress)
@@ -235,11 +344,11 @@ def compact(
         _cancel_left_behind(manager, name)
         with target.session() as session:
             compaction: Parameters = {
-                "job_name": name,
                 "table": qualified,
                 "idle": f"{round(idle.total_seconds())} s",
             }
-            made = session.run_all(statements("compact", compaction), timeout_seconds=_STATEMENT_SECONDS)
+            procedure = [*statements("batch", {"job_name": name}), *statements("compact", compaction)]
+            made = session.run_all(procedure, timeout_seconds=_STATEMENT_SECONDS)
             named = _JOB.search(str(made.rows))
             if named is not None:
                 manager.follow(named.group(1), timeout_seconds=timeout_seconds, on_progress=on_progress)
@@ -293,7 +402,7 @@ def remove_orphans(target: FlinkTarget, table: Table, *, older_than: timedelta =
     return int(str(removed.rows[0][0]))
 
 
-def _cancel_left_behind(manager: JobManager, name: str) -> None:
-    for job in manager.jobs(lambda one: one == name):
+def _cancel_left_behind(manager: JobManager, work: str) -> None:
+    for job in manager.jobs(lambda name: name == work or name.startswith(f"{work} ")):
         if job.is_live:
             manager.cancel(job.id, timeout_seconds=BATCH_SECONDS)

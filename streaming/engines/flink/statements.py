@@ -1,14 +1,15 @@
 """The SQL files: taken apart into statements, with parameters put in as literals that can't be anything else.
 
-A parameter is written `${name}`. Text and numbers become quoted literals, a `Name` becomes a quoted name;
-nothing is put in as it is. In a file, statements end with `;` and an empty line follows; lines that begin
-with `--` are for people.
+A parameter is written `${name}`. Text and numbers become quoted literals, a `Name` becomes a quoted name,
+`Rows` become what stands after VALUES or in IN (…); nothing is put in as it is. In a file, statements end
+with `;` and an empty line follows; lines that begin with `--` are for people.
 """
 
 import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from importlib import resources
 from typing import Final
 
@@ -36,7 +37,24 @@ class Name:
             raise ParameterError(f"{self.text[:60]!r} is no name for SQL: letters, digits and _ are")
 
 
-Parameters = Mapping[str, str | int | Name]
+@dataclass(frozen=True)
+class Rows:
+    """Rows of dates and of whole numbers up to 64 bits.
+
+    Plain literals: of anything else after VALUES Flink makes a part of the job for each row.
+
+    Raises:
+        ParameterError: there are none, which SQL has no words for.
+    """
+
+    rows: tuple[tuple[date | int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ParameterError("SQL needs one row at least")
+
+
+Parameters = Mapping[str, str | int | Name | Rows]
 
 
 def statements(file: str, parameters: Parameters) -> list[str]:
@@ -60,6 +78,8 @@ def filled(text: str, parameters: Parameters) -> list[str]:
     ['DROP TABLE `market`.t']
     >>> filled("SET 'pipeline.name' = ${name};", {"name": "it's mine"})
     ["SET 'pipeline.name' = 'it''s mine'"]
+    >>> filled("VALUES ${rows};", {"rows": Rows(((date(2026, 1, 2), 7), (date(2026, 1, 3), 9)))})
+    ["VALUES (DATE '2026-01-02', 7), (DATE '2026-01-03', 9)"]
     """
     template = string.Template(_COMMENT.sub("", text))
     named = set(template.get_identifiers())
@@ -70,10 +90,16 @@ def filled(text: str, parameters: Parameters) -> list[str]:
     return [part.strip() for part in _END.split(rendered) if part.strip()]
 
 
-def _literal(value: str | int | Name) -> str:
+def _literal(value: str | int | Name | Rows) -> str:
     if isinstance(value, Name):
         return f"`{value.text}`"
+    if isinstance(value, Rows):
+        return ", ".join("(" + ", ".join(map(_field, row)) + ")" for row in value.rows)
     text = str(value)
     if not text.isprintable():
         raise ParameterError(f"{text[:60]!r} can't be put into SQL: it has control characters")
     return "'" + text.replace("'", "''") + "'"
+
+
+def _field(value: date | int) -> str:
+    return f"DATE '{value.isoformat()}'" if isinstance(value, date) else str(int(value))

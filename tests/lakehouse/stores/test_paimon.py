@@ -77,8 +77,10 @@ def test_a_smaller_candle_changes_nothing_and_of_equals_the_later_wins(home: Hom
         store.upsert(CANDLES_1M, make_candles([3], count=6, price="6"))
         expected = {1: "5", 2: "55", 3: "6"}
         assert prices(store.scan(CANDLES_1M)) == expected
+        assert store.row_count(CANDLES_1M) == 3
         store.compact(CANDLES_1M, fan_in=2)
         assert prices(store.scan(CANDLES_1M)) == expected
+        assert store.row_count(CANDLES_1M) == 3
         store.upsert(CANDLES_1M, make_candles([1, 2], count=5, price="7"))
         assert prices(store.scan(CANDLES_1M)) == {1: "7", 2: "7", 3: "6"}
 

@@ -63,6 +63,11 @@ def test_a_replay_of_a_sealed_day_equals_the_live_candles(
     assert check(again).passed
     assert metadata(again)["replay_id"] != said["replay_id"]
     assert metadata(again)["dagster/partition_row_count"] == 2 * said["candles"]
+    assert metadata(again)["dagster/row_count"] == 2 * said["candles"]
+    lineage = said["dagster/column_lineage"].deps_by_column
+    assert set(lineage) == set(CANDLES_1M.schema.names)
+    (source,) = lineage["start"]
+    assert (source.asset_key, source.column_name) == (dg.AssetKey("trades"), "event_time")
 
 
 def test_live_candles_that_are_others_are_found_and_explained(

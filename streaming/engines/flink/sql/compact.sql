@@ -1,11 +1,5 @@
 -- Old days of a Paimon table into one file each. The streaming job merges the files of the day that it writes.
 
-SET 'execution.runtime-mode' = 'batch';
-
-SET 'pipeline.name' = ${job_name};
-
-SET 'parallelism.default' = '1';
-
 SET 'table.dml-sync' = 'false';
 
 USE CATALOG paimon;

@@ -1,11 +1,5 @@
 -- A product's day without the candles of some replays.
 
-SET 'execution.runtime-mode' = 'batch';
-
-SET 'pipeline.name' = ${job_name};
-
-SET 'parallelism.default' = '1';
-
 INSERT OVERWRITE paimon.${namespace}.replay_candles_1m
   /*+ OPTIONS('dynamic-partition-overwrite' = 'false', 'sink.parallelism' = '1', 'write-buffer-size' = '16 mb') */
   PARTITION (`day` = ${day}, product = ${product})

@@ -1,10 +1,13 @@
 """Parameters of the SQL files: put in as literals that can't be anything else."""
 
+import re
+from datetime import date
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.engines.flink.statements import Name, ParameterError, filled, statements
+from streaming.engines.flink.statements import Name, ParameterError, Rows, filled, statements
 
 
 def test_a_file_is_taken_apart_at_its_statements_and_a_statement_set_stays_whole() -> None:
@@ -38,6 +41,19 @@ def test_control_characters_are_refused(value: str) -> None:
 def test_names_that_could_be_something_else_are_refused(name: str) -> None:
     with pytest.raises(ParameterError, match="no name for SQL"):
         Name(name)
+
+
+@given(st.lists(st.tuples(st.dates(), st.integers(0, 2**63 - 1)), min_size=1))
+def test_rows_are_plain_literals(rows: list[tuple[date, int]]) -> None:
+    [made] = filled("VALUES ${rows};", {"rows": Rows(tuple(rows))})
+    read = re.findall(r"\(DATE '(\d{4}-\d\d-\d\d)', (\d+)\)", made)
+    assert [(date.fromisoformat(day), int(number)) for day, number in read] == rows
+    assert re.sub(r"DATE '[\d-]+'", "", made).translate(str.maketrans("", "", "0123456789(), ")) == "VALUES"
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ParameterError, match="one row"):
+        Rows(())
 
 
 @pytest.mark.parametrize("given_values", [{}, {"a": "1"}, {"a": "1", "b": "2", "c": "3"}])

@@ -1,12 +1,4 @@
--- The candles of one product's day, from its archived trades in one snapshot.
-
-SET 'execution.runtime-mode' = 'batch';
-
-SET 'pipeline.name' = ${job_name};
-
-SET 'parallelism.default' = '1';
-
-SET 'table.local-time-zone' = 'UTC';
+-- The candles of some days of one product, from their archived trades in one snapshot.
 
 CREATE TEMPORARY VIEW counted AS
 SELECT
@@ -14,10 +6,11 @@ SELECT
   TIMESTAMPDIFF(MINUTE, TIMESTAMP '1970-01-01 00:00:00', CAST(event_time AS TIMESTAMP(3))) AS minute_number,
   LPAD(CAST(trade_id AS STRING), 19, '0') || ':' || CAST(price AS STRING) AS id_and_price
 FROM ${namespace}.${namespace}.trades /*+ OPTIONS('snapshot-id' = ${snapshot_id}) */
-WHERE `day` = CAST(${day} AS DATE) AND product = ${product};
+WHERE `day` IN (${days}) AND product = ${product};
 
 CREATE TEMPORARY VIEW minutes AS
 SELECT
+  `day`,
   minute_number,
   MIN(id_and_price) AS opening,
   MAX(price) AS high,
@@ -34,22 +27,24 @@ SELECT
   MAX(exchange) AS exchange,
   MAX(recorded_at) AS recorded_at
 FROM counted
-GROUP BY minute_number;
+GROUP BY `day`, minute_number;
 
--- Ids without a step between them have one number less their rank in common: they are a run. The ids of other
--- days that are known to be right before and after this one's belong to it too.
+-- Ids of a day without a step between them have one number less their rank in common: they are a run. The ids of
+-- other days that are known to be right before and after a day's belong to its runs too.
 CREATE TEMPORARY VIEW known AS
-SELECT minute_number, trade_id, trade_id - DENSE_RANK() OVER (ORDER BY trade_id) AS run
+SELECT
+  `day`,
+  minute_number,
+  trade_id,
+  trade_id - DENSE_RANK() OVER (PARTITION BY `day` ORDER BY trade_id) AS run
 FROM (
-  SELECT minute_number, trade_id FROM counted
+  SELECT `day`, minute_number, trade_id FROM counted
   UNION ALL
-  SELECT CAST(NULL AS INT), edge
-  FROM (VALUES (TRY_CAST(${edge} AS BIGINT)), (TRY_CAST(${other_edge} AS BIGINT))) AS edges (edge)
-  WHERE edge IS NOT NULL
+  SELECT `day`, CAST(NULL AS INT), CAST(edge AS BIGINT) FROM (VALUES ${edges}) AS edges (`day`, edge) WHERE edge > 0
 );
 
 CREATE TEMPORARY VIEW runs AS
-SELECT run, MIN(trade_id) AS first_id, MAX(trade_id) AS last_id FROM known GROUP BY run;
+SELECT `day`, run, MIN(trade_id) AS first_id, MAX(trade_id) AS last_id FROM known GROUP BY `day`, run;
 
 CREATE TEMPORARY VIEW runs_of_minutes AS
 SELECT minute_number, MIN(run) AS first_run, MAX(run) AS last_run
@@ -57,10 +52,12 @@ FROM known
 WHERE minute_number IS NOT NULL
 GROUP BY minute_number;
 
--- A candle is complete when one run holds all ids from right before its first to right after its last; ids begin
--- at 1.
+-- A candle is complete when one run of its day holds all ids from right before its first to right after its last;
+-- ids begin at 1.
 CREATE TEMPORARY VIEW candles AS
 SELECT
+  CAST(${product} AS STRING) AS product,
+  candle.`day`,
   CAST(TIMESTAMPADD(MINUTE, candle.minute_number, TIMESTAMP '1970-01-01 00:00:00') AS TIMESTAMP_LTZ(6)) AS `start`,
   CAST(SUBSTRING(opening FROM 21) AS DECIMAL(18, 8)) AS `open`,
   high,
@@ -82,4 +79,4 @@ SELECT
   recorded_at
 FROM minutes AS candle
 JOIN runs_of_minutes ON candle.minute_number = runs_of_minutes.minute_number
-JOIN runs ON runs.run = first_run;
+JOIN runs ON runs.`day` = candle.`day` AND runs.run = first_run;

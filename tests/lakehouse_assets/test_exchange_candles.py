@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from sealed_world import BTC, DAY, KEY, LIVE_KEY
 
 from lakehouse.market.time import DAY_US, day_start_us
+from lakehouse.stores import sql
 from lakehouse.stores.schemas import (
     CANDLES_1D,
     CANDLES_1H,
@@ -22,8 +24,10 @@ from lakehouse.stores.schemas import (
     RECONCILIATION,
     TRADES,
 )
+from lakehouse_assets.market.checks import CANDLE_CHECKS, evaluate, scopes
 from lakehouse_assets.partitions import product_day_key
 from lakehouse_assets.resources import Lakehouse
+from streaming.exchanges.coinbase.rest import CoinbaseRest
 from streaming.exchanges.contract import OwnCandle
 
 OLDER = product_day_key(BTC, DAY - timedelta(days=1))
@@ -158,11 +162,6 @@ def test_a_candle_that_is_not_the_exchanges_fails_its_check(tables: Lakehouse, r
 
 
 def checks_of_candles(tables: Lakehouse) -> set[str]:
-    from contextlib import closing
-
-    from lakehouse.stores import sql
-    from lakehouse_assets.market.checks import CANDLE_CHECKS, evaluate, scopes
-
     with tables.iceberg() as store:
         scope = scopes(store, [(BTC, DAY)], tables.lateness_minutes)
     with closing(sql.connect(tables.home)) as connection:
@@ -200,8 +199,6 @@ def test_a_day_that_is_not_over_is_refused_with_a_sentence(tables: Lakehouse, ru
 def test_candles_that_the_exchange_has_no_more_stay(
     tables: Lakehouse, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from streaming.exchanges.coinbase.rest import CoinbaseRest
-
     run(KEY, "exchange_candles")
     before = rows_of(tables, EXCHANGE_CANDLES)
 
@@ -237,8 +234,6 @@ def test_a_fetched_day_is_carried_to_its_candles_and_so_is_a_sealed_one(
 def test_wrong_candles_of_the_exchange_are_not_carried(
     defs: dg.Definitions, instance: dg.DagsterInstance, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from streaming.exchanges.coinbase.rest import CoinbaseRest
-
     first = dg.evaluate_automation_conditions(defs, instance)
 
     async def upside_down(*_: object) -> list[OwnCandle]:

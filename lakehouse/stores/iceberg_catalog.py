@@ -164,6 +164,8 @@ def _evolve(found: PyIcebergTable, table: Table) -> None:
         with transaction.update_schema() as update:
             for name in change.widen:
                 update.update_column(name, field_type=schema.find_field(name).field_type)
+            for name in change.relax:
+                update.make_column_optional(name)
             for name, before in change.add:
                 field = schema.find_field(name)
                 update.add_column(name, field.field_type, field.doc)

@@ -25,7 +25,7 @@ def test_definitions_can_be_loaded_and_are_fresh_each_time(lakehouse_settings: P
     dg.Definitions.validate_loadable(one)
     assert one is not other
     assert {key.to_user_string() for key in one.resolve_asset_graph().get_all_asset_keys()} == {
-        *("trades", "quotes", "book", "candles_1m", "candles_1h", "candles_1d"),
+        *("trades", "quotes", "book", "exchange_candles", "candles_1m", "candles_1h", "candles_1d"),
         *("metrics_daily", "liquidity", "exchange_health", "reconciliation", "replay_candles_1m"),
         *("stream/trades", "stream/quotes", "stream/book"),
         *(f"maintenance/{name}" for name in TABLES),

@@ -42,8 +42,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         "backfill_days": "1",
     }
     running = Platform(tmp_path_factory.mktemp("ui"), settings, dagster=True)
-    eventually(lambda: answers(address(running)), seconds=120)
-    eventually(lambda: sealed_days(running, past(1)) == len(PRODUCTS), seconds=120)
+    eventually(lambda: answers(address(running)), seconds=240)
+    eventually(lambda: sealed_days(running, past(1)) == len(PRODUCTS), seconds=240)
     yield running
     running.stop()
 

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from benchmarks.figure import Figure
 
-BENCHMARKS = ("feed", "engine", "freshness", "rebuild", "backfill", "replay", "growth", "memory")
+BENCHMARKS = (
+    *("feed", "engine", "freshness", "rebuild", "definitions", "backfill", "replay", "growth", "memory"),
+)
 """Modules of this package with a function `measure() -> list[Figure]`, in the order of the table."""
 
 CLUSTER = ("cluster_start", "iggy", "bridge", "flink", "cluster_freshness")

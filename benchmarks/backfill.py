@@ -34,6 +34,7 @@ from lakehouse_assets.partitions import product_day_key
 from streaming.engines.embedded.decode import trade_rows
 from streaming.spine.contract import Batch, Partition
 from streaming.spine.topics import TRADES as TRADES_TOPIC
+from streaming.workers.supervisor import ROOT
 
 DAYS = 1_000
 TRADES_A_DAY = 1_000
@@ -88,7 +89,8 @@ def _settings(home: Path) -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in wanted}
     (home / "dagster").mkdir()
-    (home / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    ours = (ROOT / "dagster.yaml").read_text().replace(".lakehouse/dagster", str(home / "dagster"))
+    (home / "dagster" / "dagster.yaml").write_text(ours)
     os.environ.update(wanted)
     try:
         yield

@@ -86,9 +86,9 @@ def replay(**options: str | None) -> None:
 def sql(statement: str | None, style: str, as_of: str | None) -> None:
     """Ask all tables in SQL (DuckDB), as they are now or as of a moment; read-only.
 
-    Tables: trades, quotes, book, candles_1m, candles_1m_filled, candles_1h, candles_1d, metrics_daily,
-    liquidity, exchange_health, reconciliation, replay_candles_1m, gaps, gaps_now, gaps_open, quarantine,
-    intake.
+    Tables: trades, quotes, book, candles_1m, candles_1m_filled, candles_1h, candles_1d, exchange_candles,
+    metrics_daily, liquidity, exchange_health, reconciliation, replay_candles_1m, gaps, gaps_now, gaps_open,
+    quarantine, intake.
     Without a statement there is a prompt with history. Decimals stay exact in csv and json.
     """
     moment = ["--as-of", as_of] if as_of else []

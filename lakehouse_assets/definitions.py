@@ -11,8 +11,9 @@ from lakehouse.settings import load_settings
 from lakehouse_assets.market.book import book_assets
 from lakehouse_assets.market.candles import candles_asset
 from lakehouse_assets.market.carrying import carrying_sensor
+from lakehouse_assets.market.exchange_candles import exchange_candles_asset
 from lakehouse_assets.market.health import health_asset
-from lakehouse_assets.market.jobs import seal_days_job
+from lakehouse_assets.market.jobs import fill_days_job, seal_days_job
 from lakehouse_assets.market.liquidity import liquidity_asset
 from lakehouse_assets.market.metrics import metrics_asset
 from lakehouse_assets.market.rollups import rollup_assets
@@ -56,6 +57,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         trades = trades_asset(partitions, home)
         looked_at = book_assets(partitions, home)
         made = [
+            exchange_candles_asset(partitions, home),
             candles_asset(partitions, home),
             *rollup_assets(partitions, home),
             metrics_asset(partitions, home),
@@ -70,7 +72,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     replay = replay_job(partitions)
     return dg.Definitions(
         assets=[*topic_assets(home, settings), trades, *looked_at, *made, *maintenance],
-        jobs=[seal_days_job(partitions), reconcile_days, replay, maintain_tables],
+        jobs=[seal_days_job(partitions), fill_days_job(partitions), reconcile_days, replay, maintain_tables],
         schedules=[
             reconciliation_schedule(reconcile_days),
             replay_schedule(replay, partitions),

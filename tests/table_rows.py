@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakehouse.stores.schemas import CANDLES_1M, QUOTES, TRADES
+from lakehouse.stores.schemas import CANDLES_1M, QUOTES, TRADES, Table
 
 DAY = date(2026, 1, 2)
 PRODUCTS = ("BTC-USD", "ETH-USD")
@@ -57,6 +57,7 @@ def make_candles(
             "last_trade_id": minute * 10 + count - 1,
             "is_complete": True,
             "revision": 0,
+            "source": "trades",
             "exchange": "simulated",
             "recorded_at": midnight + timedelta(minutes=minute + 1),
         }
@@ -115,3 +116,11 @@ def rows_with_extremes(schema: pa.Schema, count: int = 4) -> pa.Table:
         for number in range(count)
     ]
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def as_read(table: Table, rows: pa.Table) -> pa.Table:
+    """Rows as they come back: of a column that an earlier version lacked, what its rows would have said."""
+    for name, text in table.of_earlier_rows:
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, rows.schema.field(at), rows[name].fill_null(text))
+    return rows

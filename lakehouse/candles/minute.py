@@ -34,7 +34,7 @@ from lakehouse.market.time import MINUTE_US
 from lakehouse.market.trade import Exchange
 from lakehouse.market.trade_columns import TradeColumns
 from lakehouse.market.trade_ids import TradeIds
-from lakehouse.stores.schemas import CANDLES_1M, PRICE, QUOTE_VOLUME, VOLUME
+from lakehouse.stores.schemas import CANDLES_1M, OF_TRADES, PRICE, QUOTE_VOLUME, VOLUME
 
 CANDLE: Final = np.dtype(
     [
@@ -203,6 +203,7 @@ def to_table(candles: Candles, complete: npt.NDArray[np.bool_]) -> pa.Table:
         "last_trade_id": pa.array(candles["last_trade_id"]),
         "is_complete": pa.array(complete),
         "revision": pa.array(candles["late"]),
+        "source": pa.repeat(OF_TRADES, len(candles)),
         "exchange": words(candles["exchange"], EXCHANGES, "exchange"),
         "recorded_at": times(np.ascontiguousarray(candles["recorded_us"])),
     }
@@ -211,6 +212,9 @@ def to_table(candles: Candles, complete: npt.NDArray[np.bool_]) -> pa.Table:
 
 def from_table(rows: pa.Table) -> tuple[Candles, npt.NDArray[np.bool_]]:
     """Return rows of a table of candles as candles in the order given, and whether each is complete.
+
+    Args:
+        rows: candles of trades; those of the exchange lack what candles here have.
 
     Raises:
         ValueError: a price or size is empty, or an exchange is none of ours.

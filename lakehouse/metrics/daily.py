@@ -105,7 +105,7 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _vwap(quote_volume: Decimal, volume: Decimal) -> Any:
-    if volume == 0:
+def _vwap(quote_volume: Decimal | None, volume: Decimal) -> Any:
+    if quote_volume is None or volume == 0:
         return None
     return _EXACT.quantize(_EXACT.divide(quote_volume, volume), _VWAP_DIGITS)

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from lakehouse.market.trade import Exchange
 from lakehouse.reconciliation.comparison import Comparison
-from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TIME, VOLUME
+from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, OF_EXCHANGE, TIME, VOLUME
 
-EXCHANGE_CANDLES: Final = pa.schema(
+OWN_CANDLES: Final = pa.schema(
     [
         ("day", pa.date32()),
         ("start", TIME),
@@ -19,7 +19,7 @@ EXCHANGE_CANDLES: Final = pa.schema(
     ]
 )
 """An exchange's own candles of one product, as `candles_exchange` finds them under the name that the
-connection gives them: `exchange_candles`."""
+connection gives them: `own_candles`."""
 
 TOLERANCE: Final = {Exchange.COINBASE: {"volume": 0.0001}}
 """By exchange what of its candles is not exact by construction, and how far it may be off.
@@ -37,17 +37,42 @@ AGGREGATES: Final = """
     CAST(coalesce(sum(size) FILTER (taker_side = 'buy'), 0) AS DECIMAL(38, 8)) AS taker_buy_volume,
     CAST(coalesce(sum(size) FILTER (taker_side = 'sell'), 0) AS DECIMAL(38, 8)) AS taker_sell_volume,
     count(*) AS trade_count, min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id,
-    count(*) FILTER (late) AS revision, arg_max(exchange, trade_id) AS exchange,
+    count(*) FILTER (late) AS revision, 'trades' AS source, arg_max(exchange, trade_id) AS exchange,
     max(recorded_at) AS recorded_at
 """
 """What SQL makes of a minute's trades: all columns of a candle but `start` and `is_complete`."""
+
+_PLACE: Final = "coalesce({}_trade_id, epoch_us(start) // 60_000_000)"
+"""Where a minute comes among others: by its ids, or by its number where the exchange alone tells it."""
+
+
+def _whole(aggregate: str, column: str) -> str:
+    """Return an aggregate that is unknown where a part of it is."""
+    return f"CASE WHEN count({column}) = count(*) THEN {aggregate.format(column)} END AS {column}"
+
+
+ADDED_UP: Final = f"""
+    arg_min(open, {_PLACE.format("first")}) AS open, max(high) AS high, min(low) AS low,
+    arg_max(close, {_PLACE.format("last")}) AS close,
+    CAST(sum(volume) AS DECIMAL(38, 8)) AS volume,
+    {_whole("CAST(sum({}) AS DECIMAL(38, 16))", "quote_volume")},
+    {_whole("CAST(sum({}) AS DECIMAL(38, 8))", "taker_buy_volume")},
+    {_whole("CAST(sum({}) AS DECIMAL(38, 8))", "taker_sell_volume")},
+    {_whole("CAST(sum({}) AS BIGINT)", "trade_count")},
+    {_whole("min({})", "first_trade_id")},
+    {_whole("max({})", "last_trade_id")},
+    CAST(sum(revision) AS BIGINT) AS revision, min(source) AS source,
+    arg_max(exchange, {_PLACE.format("last")}) AS exchange, max(recorded_at) AS recorded_at
+"""
+"""What SQL makes of minutes together: all columns of a candle but `start` and `is_complete`."""
 
 _WANTED: Final = "product = $product AND day BETWEEN $first_day AND $last_day AND list_contains($days, day)"
 _KEY: Final = "strftime({}, '%Y-%m-%dT%H:%M:%S.%fZ') AS key"
 _PRICES: Final = ("open", "high", "low", "close")
 _SUMS: Final = ("volume", "quote_volume", "taker_buy_volume", "taker_sell_volume")
 
-# A trade that is archived twice counts once: `seal_archive` reports it.
+# A trade that is archived twice counts once: `seal_archive` reports it. A day without any is what was fetched
+# of the exchange's own candles.
 _FROM_TRADES: Final = f"""
     WITH once AS (
         SELECT DISTINCT ON (day, trade_id) day, trade_id, event_time, price, size, taker_side, late, exchange,
@@ -67,7 +92,11 @@ _FROM_TRADES: Final = f"""
     )
     SELECT candles.*, {_KEY.format("start")}, first_known IS NOT NULL AS is_complete
     FROM candles LEFT JOIN islands ON islands.day = candles.day
-        AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1"""
+        AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1
+    UNION ALL BY NAME
+    SELECT day, start, open, high, low, close, volume, exchange, recorded_at, {_KEY.format("start")},
+        false AS is_complete, 0 AS revision, '{OF_EXCHANGE}' AS source
+    FROM exchange_candles WHERE {_WANTED} AND day NOT IN (SELECT day FROM once)"""
 
 
 def _stored(table: str, columns: tuple[str, ...]) -> str:
@@ -80,10 +109,6 @@ def _of_minutes(unit: str) -> str:
     One is complete when all its minutes are, and no id is missing between them: a complete minute knows the
     ids from right before its first to right after its last, and minutes whose known ids touch are a run.
     """
-    sums = ", ".join(
-        f"CAST(sum({name}) AS {'DECIMAL(38, 16)' if name == 'quote_volume' else 'DECIMAL(38, 8)'}) AS {name}"
-        for name in _SUMS
-    )
     return f"""
         WITH once AS (SELECT DISTINCT ON (day, start) * FROM candles_1m WHERE {_WANTED} ORDER BY day, start),
         reached AS (
@@ -98,28 +123,24 @@ def _of_minutes(unit: str) -> str:
             SELECT day, start, count(*) FILTER (steps) OVER (PARTITION BY day ORDER BY first_trade_id) AS run
             FROM steps
         )
-        SELECT once.day, {_KEY.format(f"date_trunc('{unit}', once.start)")},
-            arg_min(open, once.first_trade_id) AS open, max(high) AS high, min(low) AS low,
-            arg_max(close, last_trade_id) AS close, {sums},
-            CAST(sum(trade_count) AS BIGINT) AS trade_count, min(once.first_trade_id) AS first_trade_id,
-            max(last_trade_id) AS last_trade_id,
-            count(run) = count(*) AND min(run) = max(run) AS is_complete,
-            CAST(sum(revision) AS BIGINT) AS revision, arg_max(exchange, last_trade_id) AS exchange,
-            max(recorded_at) AS recorded_at
-        FROM once LEFT JOIN runs ON runs.day = once.day AND runs.start = once.start
-        GROUP BY once.day, date_trunc('{unit}', once.start)"""
+        SELECT day, {_KEY.format(f"date_trunc('{unit}', start)")}, {ADDED_UP},
+            count(run) = count(*) AND min(run) = max(run) AS is_complete
+        FROM once LEFT JOIN runs USING (day, start)
+        GROUP BY day, date_trunc('{unit}', start)"""
 
 
 _OF_TRADES: Final = (
     *_PRICES,
     *_SUMS,
-    *("trade_count", "first_trade_id", "last_trade_id", "is_complete", "revision", "exchange", "recorded_at"),
+    *("trade_count", "first_trade_id", "last_trade_id", "is_complete", "revision", "source"),
+    *("exchange", "recorded_at"),
 )
 
 ARCHIVE_CANDLES: Final = Comparison(
     "archive_candles", "trades", _FROM_TRADES, "candles_1m", _stored("candles_1m", _OF_TRADES), _OF_TRADES
 )
-"""Every candle against its archived trades, on all columns; takes `edge_days` and `edge_ids`: the ids right
+"""Every candle against its archived trades, or against `exchange_candles` on a day without any, on all
+columns; takes `edge_days` and `edge_ids`: the ids right
 before and after days that are known to be other days' trades."""
 
 LAYERS: Final = tuple(
@@ -133,15 +154,19 @@ LAYERS: Final = tuple(
 
 
 def candles_exchange(exchange: Exchange) -> Comparison:
-    """Return the comparison of `candles_1m` with an exchange's own candles (`EXCHANGE_CANDLES`)."""
+    """Return the comparison of `candles_1m` with an exchange's own candles (`OWN_CANDLES`).
+
+    Days that have the exchange's own candles are left out: compared with themselves they prove nothing.
+    """
     columns = (*_PRICES, "volume")
-    expected = f"SELECT day, {_KEY.format('start')}, {', '.join(columns)} FROM exchange_candles"
+    told = f"SELECT day FROM candles_1m WHERE {_WANTED} AND source = '{OF_EXCHANGE}'"
+    expected = f"SELECT day, {_KEY.format('start')}, {', '.join(columns)} FROM own_candles"
     return Comparison(
         "candles_exchange",
         "exchange",
-        f"{expected} WHERE list_contains($days, day)",
+        f"{expected} WHERE list_contains($days, day) AND day NOT IN ({told})",
         "candles_1m",
-        _stored("candles_1m", columns),
+        f"{_stored('candles_1m', columns)} AND day NOT IN ({told})",
         columns,
         TOLERANCE.get(exchange, {}),
     )

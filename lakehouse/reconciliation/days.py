@@ -1,4 +1,4 @@
-"""All breaks of a product's sealed days: every account against the one that comes after it."""
+"""All breaks of a product's days that have come to rest: every account against the one after it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ TRADES_AT_ONCE: Final = 2_000_000
 
 @dataclass(frozen=True)
 class OwnCandles:
-    """An exchange's own candles of the days, with the columns of `EXCHANGE_CANDLES`."""
+    """An exchange's own candles of the days, with the columns of `OWN_CANDLES`."""
 
     exchange: Exchange
     rows: pa.Table
@@ -33,7 +33,7 @@ def breaks_of_days(
     store: IcebergStore,
     connection: duckdb.DuckDBPyConnection,
     product: str,
-    sealed: Mapping[date, SealRecord],
+    settled: Mapping[date, SealRecord | None],
     own: OwnCandles | None,
 ) -> list[Break]:
     """Return where the accounts of a product's days disagree.
@@ -42,19 +42,21 @@ def breaks_of_days(
         store: the archive.
         connection: over the same tables.
         product: whose days.
-        sealed: what was sealed, by day, at least one.
+        settled: what was sealed, by day, at least one; None for a day that was not, but whose candles were
+            fetched from the exchange.
         own: None where the exchange can't be asked: then that comparison isn't made.
 
     Raises:
         duckdb.Error: a table can't be read.
     """
-    days = sorted(sealed)
+    days = sorted(settled)
     gaps = open_gaps(connection, product)
     breaks = log_breaks(connection, product, days, duplicates(store))
-    for day in days:
-        trades = store.scan(TRADES, product=product, day=day, columns=SEALED_COLUMNS)
-        breaks += seal_breaks(day, sealed[day], product, trades, gaps)
-    for portion in _portions(sealed):
+    for day, record in sorted(settled.items()):
+        if record is not None:
+            trades = store.scan(TRADES, product=product, day=day, columns=SEALED_COLUMNS)
+            breaks += seal_breaks(day, record, product, trades, gaps)
+    for portion in _portions({day: record.rows if record else 0 for day, record in settled.items()}):
         known = edges_of_days(store, product, portion)
         edges = [(day, edge) for day in portion for edge in known[day]]
         named = {"edge_days": [day for day, _ in edges], "edge_ids": [edge for _, edge in edges]}
@@ -62,19 +64,19 @@ def breaks_of_days(
     for layer in LAYERS:
         breaks += layer.between(connection, product, days)
     if own is not None:
-        connection.register("exchange_candles", own.rows)
+        connection.register("own_candles", own.rows)
         breaks += candles_exchange(own.exchange).between(connection, product, days)
-        connection.unregister("exchange_candles")
+        connection.unregister("own_candles")
     return breaks
 
 
-def _portions(sealed: Mapping[date, SealRecord]) -> Iterator[list[date]]:
+def _portions(sizes: Mapping[date, int]) -> Iterator[list[date]]:
     portion: list[date] = []
     trades = 0
-    for day in sorted(sealed):
-        if portion and trades + sealed[day].rows > TRADES_AT_ONCE:
+    for day in sorted(sizes):
+        if portion and trades + sizes[day] > TRADES_AT_ONCE:
             yield portion
             portion, trades = [], 0
         portion.append(day)
-        trades += sealed[day].rows
+        trades += sizes[day]
     yield portion

@@ -1,7 +1,8 @@
-"""How a table that is there becomes what `schemas` says: columns added, widened, renamed.
+"""How a table that is there becomes what `schemas` says: columns added, widened, renamed, let be empty.
 
 Only what leaves every old row readable as it is: a new column that may be empty, a wider type, a new name
-that `schemas` records. The stores carry it out; no data file is written again.
+that `schemas` records, a column that was never empty and now may be. The stores carry it out; no data file
+is written again.
 """
 
 import re
@@ -36,18 +37,21 @@ class Evolution:
     """Old and new name."""
     widen: Sequence[str]
     """Columns that get a wider type."""
+    relax: Sequence[str]
+    """Columns that may be empty from now on."""
     add: Sequence[tuple[str, str | None]]
     """New columns, each with the column that it follows (None: it is the first)."""
 
     def __bool__(self) -> bool:
-        return bool(self.rename or self.widen or self.add)
+        return bool(self.rename or self.widen or self.relax or self.add)
 
 
 def evolution(table: Table, there: Sequence[Column], wanted: Sequence[Column]) -> Evolution:
     """Return what makes the columns that are there those that are wanted.
 
     Raises:
-        OtherColumnsError: they differ by more than added optional columns, wider types and recorded names.
+        OtherColumnsError: they differ by more than columns that may be empty, wider types and recorded
+                names.
     """
     present = {column.name for column in there}
     by_name = {column.name: column for column in wanted}
@@ -58,11 +62,13 @@ def evolution(table: Table, there: Sequence[Column], wanted: Sequence[Column]) -
         raise OtherColumnsError(f"it has {', '.join(unknown)}, which this version doesn't know")
     if [name for name in by_name if name in now] != list(now):
         raise OtherColumnsError("its columns are in another order")
-    widen = []
+    widen, relax = [], []
     for name, before in now.items():
         after = by_name[name]
-        if before.optional != after.optional:
-            raise OtherColumnsError(f"{name} {'may' if before.optional else 'must not'} be empty in it")
+        if before.optional and not after.optional:
+            raise OtherColumnsError(f"{name} may be empty in it")
+        if after.optional and not before.optional:
+            relax.append(name)
         if before.kind != after.kind:
             if not _is_wider(before.kind, after.kind):
                 raise OtherColumnsError(f"{name} is {before.kind} in it, not {after.kind}")
@@ -73,7 +79,7 @@ def evolution(table: Table, there: Sequence[Column], wanted: Sequence[Column]) -
             if not column.optional:
                 raise OtherColumnsError(f"it lacks {column.name}, which must not be empty")
             add.append((column.name, wanted[at - 1].name if at else None))
-    return Evolution(rename, widen, add)
+    return Evolution(rename, widen, relax, add)
 
 
 def _is_wider(before: str, after: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
-from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables, SqlCatalog
+from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table as PyIcebergTable
@@ -24,6 +24,7 @@ from lakehouse.home import Home
 from lakehouse.stores.evolution import Column, OtherColumnsError, evolution
 from lakehouse.stores.iceberg_commit import IcebergStoreError, until_committed
 from lakehouse.stores.iceberg_files import iceberg_schema, partition_spec
+from lakehouse.stores.kept_catalog import KeptCatalog
 from lakehouse.stores.schemas import TABLES, Table
 
 _TABLE_PROPERTIES: Final = {
@@ -76,7 +77,7 @@ def jdbc_address(home: Home) -> JdbcAddress:
     )
 
 
-def open_catalog(home: Home) -> SqlCatalog:
+def open_catalog(home: Home) -> KeptCatalog:
     """Open the catalog of a home's namespace; its database tables are created where they are absent.
 
     Raises:
@@ -90,7 +91,7 @@ def open_catalog(home: Home) -> SqlCatalog:
         url = _url(home).set(drivername="postgresql+psycopg2")
         url = url.update_query_dict({"connect_timeout": str(_TO_CONNECT_SECONDS)})
     with answering(home):
-        catalog = SqlCatalog(
+        catalog = KeptCatalog(
             home.namespace,
             uri=url.render_as_string(hide_password=False),
             warehouse=str(warehouse(home)),
@@ -106,10 +107,8 @@ def open_catalog(home: Home) -> SqlCatalog:
     return catalog
 
 
-def created_tables(
-    catalog: SqlCatalog, home: Home, tables: Iterable[Table] = TABLES.values()
-) -> dict[str, PyIcebergTable]:
-    """Return those of the tables that are Iceberg's by name; created where absent, evolved where older.
+def create_tables(catalog: KeptCatalog, home: Home, tables: Iterable[Table] = TABLES.values()) -> None:
+    """Create those of the tables that are Iceberg's where they are absent, and evolve older ones.
 
     Raises:
         CatalogError: the catalog doesn't answer.
@@ -117,20 +116,23 @@ def created_tables(
     """
     with answering(home):
         catalog.create_namespace_if_not_exists(home.namespace)
-        return {table.name: _created(catalog, home, table) for table in tables if table.store == "iceberg"}
+        for table in tables:
+            if table.store == "iceberg":
+                _create(catalog, home, table)
 
 
-def _created(catalog: SqlCatalog, home: Home, table: Table) -> PyIcebergTable:
+def _create(catalog: KeptCatalog, home: Home, table: Table) -> None:
     name = (home.namespace, table.name)
     try:
         catalog.load_table(name)  # first: creating writes a file before it looks
     except NoSuchTableError:
         location = str(warehouse(home) / table.name)
-        return catalog.create_table(
+        catalog.create_table(
             name, iceberg_schema(table), location, partition_spec(table), properties=_TABLE_PROPERTIES
         )
+        return
     try:
-        return until_committed(lambda: _evolved(catalog, catalog.load_table(name), table))
+        until_committed(lambda: _evolve(catalog.load_table(name), table))
     except OtherColumnsError as error:
         raise IcebergStoreError(
             f"the table {table.name} in {home.iceberg} has other columns than this version writes: {error}; "
@@ -138,8 +140,8 @@ def _created(catalog: SqlCatalog, home: Home, table: Table) -> PyIcebergTable:
         ) from None
 
 
-def _evolved(catalog: SqlCatalog, found: PyIcebergTable, table: Table) -> PyIcebergTable:
-    """Return the table with the columns, partitioning and properties of this version, changed where needed.
+def _evolve(found: PyIcebergTable, table: Table) -> None:
+    """Give the table the columns, partitioning and properties of this version, where it has others.
 
     Raises:
         OtherColumnsError: that would leave old rows unreadable.
@@ -154,7 +156,7 @@ def _evolved(catalog: SqlCatalog, found: PyIcebergTable, table: Table) -> PyIceb
         key: value for key, value in _TABLE_PROPERTIES.items() if found.properties.get(key) != value
     }
     if not change and partitions == table.partition_by and not properties:
-        return found
+        return
     with found.transaction() as transaction:
         with transaction.update_schema() as update:
             for old, new in change.rename:
@@ -162,6 +164,8 @@ def _evolved(catalog: SqlCatalog, found: PyIcebergTable, table: Table) -> PyIceb
         with transaction.update_schema() as update:
             for name in change.widen:
                 update.update_column(name, field_type=schema.find_field(name).field_type)
+            for name in change.relax:
+                update.make_column_optional(name)
             for name, before in change.add:
                 field = schema.find_field(name)
                 update.add_column(name, field.field_type, field.doc)
@@ -173,7 +177,6 @@ def _evolved(catalog: SqlCatalog, found: PyIcebergTable, table: Table) -> PyIceb
             for name in table.partition_by[len(partitions) :]:
                 spec.add_field(name, IdentityTransform(), name)
         transaction.set_properties(properties)
-    return catalog.load_table(found.name())
 
 
 def _columns(schema: Schema) -> list[Column]:
@@ -245,7 +248,7 @@ def _sentence(home: Home, said: str) -> str:
     return f"{place} failed ({reason.replace(secret, '…') if secret else reason}): see PostgreSQL's log"
 
 
-def _check_owner(catalog: SqlCatalog, home: Home) -> None:
+def _check_owner(catalog: KeptCatalog, home: Home) -> None:
     """Refuse a database in which the namespace's tables are another home's, or under another name."""
     place = _sqlite_file(home) if home.catalog is None else f"the database {_url(home).database}"
     tables, spaces = IcebergTables, IcebergNamespaceProperties

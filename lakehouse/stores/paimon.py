@@ -224,9 +224,13 @@ class PaimonStore:
         if conditions:
             builder = builder.with_filter({"method": "and", "children": conditions})
         batches = builder.new_read().read(_planned(builder))
-        return pa.concat_tables(
+        rows = pa.concat_tables(
             [pa.Table.from_batches([batch]).cast(schema) for batch in batches] or [schema.empty_table()]
         )
+        for name, text in table.of_earlier_rows:
+            if name in wanted:
+                rows = rows.set_column(wanted.index(name), schema.field(name), rows[name].fill_null(text))
+        return rows
 
     def partitions(self, table: Table) -> list[PartitionStats]:
         """Return what each partition holds, ordered by day and product; reads manifests only."""
@@ -245,6 +249,15 @@ class PaimonStore:
             )
             for (day, product), files in sorted(grouped.items())
         ]
+
+    def row_count(self, table: Table) -> int:
+        """Return the number of keys in the table; reads only partitions of more than one file."""
+        return sum(
+            stats.rows
+            if stats.files == 1
+            else self.scan(table, product=stats.product, day=stats.day, columns=["day"]).num_rows
+            for stats in self.partitions(table)
+        )
 
     # Writing
 

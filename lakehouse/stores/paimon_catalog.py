@@ -73,6 +73,7 @@ def _changes(table: Table, there: TableSchema, wanted: Schema) -> list[SchemaCha
     changes = [SchemaChange.rename_column(old, new) for old, new in change.rename]
     for name in change.widen:
         changes.append(SchemaChange.update_column_type(name, fields[name].type, keep_nullability=True))
+    changes += [SchemaChange.update_column_nullability(name, True) for name in change.relax]
     for name, before in change.add:
         move = Move.first(name) if before is None else Move.after(name, before)
         changes.append(SchemaChange.add_column(name, fields[name].type, fields[name].description, move))

@@ -27,6 +27,9 @@ class Table:
     partition_by: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...] = ()
     """Columns that had another name in an earlier version, as (old, new): a home's tables follow."""
+    of_earlier_rows: tuple[tuple[str, str], ...] = ()
+    """Texts that rows of an earlier version, which lack the column, are read with, as (column, text).
+    For tables in Paimon."""
 
 
 def _column(name: str, kind: pa.DataType, meaning: str, *, optional: bool = False) -> pa.Field:
@@ -198,7 +201,21 @@ INTAKE: Final = Table(
 )
 
 
-def _candles(name: str, description: str, unit: str, is_complete: str) -> Table:
+NOT_TOLD: Final = (
+    *("quote_volume", "taker_buy_volume", "taker_sell_volume"),
+    *("trade_count", "first_trade_id", "last_trade_id"),
+)
+"""Columns of candles that are empty where `source` is `exchange`, and nowhere else."""
+
+OF_TRADES: Final = "trades"
+OF_EXCHANGE: Final = "exchange"
+"""What `source` says of a candle that is known from its trades, and of one known from the exchange alone."""
+
+
+def _candles(name: str, description: str, unit: str, is_complete: str, source: str) -> Table:
+    def not_told(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+        return _column(name, kind, f"{meaning} Empty where the source is exchange.", optional=True)
+
     return Table(
         name,
         "paimon",
@@ -213,22 +230,25 @@ def _candles(name: str, description: str, unit: str, is_complete: str) -> Table:
                 _column("low", PRICE, "Lowest price."),
                 _column("close", PRICE, "Price of the trade with the highest trade_id."),
                 _column("volume", VOLUME, "Sum of sizes."),
-                _column("quote_volume", QUOTE_VOLUME, "Sum of price x size, exact; / volume is the VWAP."),
-                _column("taker_buy_volume", VOLUME, "Sum of the sizes that takers bought."),
-                _column("taker_sell_volume", VOLUME, "Sum of the sizes that takers sold."),
-                _column("trade_count", pa.int64(), "Number of trades."),
-                _column("first_trade_id", pa.int64(), "Lowest trade_id."),
-                _column("last_trade_id", pa.int64(), "Highest trade_id."),
-                _column("is_complete", pa.bool_(), is_complete),
+                not_told("quote_volume", QUOTE_VOLUME, "Sum of price x size, exact; / volume is the VWAP."),
+                not_told("taker_buy_volume", VOLUME, "Sum of the sizes that takers bought."),
+                not_told("taker_sell_volume", VOLUME, "Sum of the sizes that takers sold."),
+                not_told("trade_count", pa.int64(), "Number of trades."),
+                not_told("first_trade_id", pa.int64(), "Lowest trade_id."),
+                not_told("last_trade_id", pa.int64(), "Highest trade_id."),
+                _column("is_complete", pa.bool_(), f"{is_complete} False where the source is exchange."),
                 _column(
                     "revision", pa.int64(), "Number of its trades that came in after the minute was over."
                 ),
+                _column("source", pa.string(), source, optional=True),
                 _EXCHANGE,
-                _column("recorded_at", TIME, "When the newest of its trades became durable."),
+                _column("recorded_at", TIME, "When the newest of what it is made from became durable."),
             ]
         ),
         ("product", "start"),
         ("day", "product"),
+        # Before there were others, every candle was made of trades.
+        of_earlier_rows=(("source", OF_TRADES),),
     )
 
 
@@ -237,15 +257,43 @@ CANDLES_1M: Final = _candles(
     "One-minute candles of the minutes in which there was a trade.",
     "minute",
     "No id is missing in the minute or at either edge of it.",
+    "trades, or exchange: the exchange's own, from `exchange_candles`, on a day without archived trades.",
 )
 
-_ROLLED_UP = "All its minutes are complete, and no id is missing between them."
+_ROLLED_UP = (
+    "All its minutes are complete, and no id is missing between them.",
+    "exchange where that is the source of one of its minutes, else trades.",
+)
 
 CANDLES_1H: Final = _candles(
-    "candles_1h", "Candles of the hours of sealed days, from `candles_1m`.", "hour", _ROLLED_UP
+    "candles_1h", "Candles of the hours of days that are over, from `candles_1m`.", "hour", *_ROLLED_UP
 )
 
-CANDLES_1D: Final = _candles("candles_1d", "Candles of sealed days, from `candles_1m`.", "day", _ROLLED_UP)
+CANDLES_1D: Final = _candles(
+    "candles_1d", "Candles of days that are over, from `candles_1m`.", "day", *_ROLLED_UP
+)
+
+EXCHANGE_CANDLES: Final = Table(
+    "exchange_candles",
+    "iceberg",
+    "The exchange's own one-minute candles of past days, as fetched over REST.",
+    pa.schema(
+        [
+            _PRODUCT,
+            _DAY,
+            _column("start", TIME, "First microsecond of the minute."),
+            _column("open", PRICE, "Price of the first trade."),
+            _column("high", PRICE, "Highest price."),
+            _column("low", PRICE, "Lowest price."),
+            _column("close", PRICE, "Price of the last trade."),
+            _column("volume", VOLUME, "Sum of sizes, to eight digits; Coinbase adds them in floating point."),
+            _EXCHANGE,
+            _column("recorded_at", TIME, "When it was fetched."),
+        ]
+    ),
+    ("product", "start"),
+    ("day", "product"),
+)
 
 _DAILY_RECORDED_AT = _column(
     "recorded_at", TIME, "When the newest of the rows it is made from became durable."
@@ -259,7 +307,7 @@ def _figure(name: str, meaning: str) -> pa.Field:
 METRICS_DAILY: Final = Table(
     "metrics_daily",
     "iceberg",
-    "Returns and risk of each sealed day; a figure is empty where a day that it needs is not known.",
+    "Returns and risk of each day that is over; a figure is empty where a day that it needs is not known.",
     pa.schema(
         [
             _PRODUCT,
@@ -268,12 +316,22 @@ METRICS_DAILY: Final = Table(
             _column(
                 "vwap",
                 QUOTE_VOLUME,
-                "quote_volume / volume, to 16 digits; empty without volume.",
+                "quote_volume / volume, to 16 digits; empty without either.",
                 optional=True,
             ),
             _column("volume", VOLUME, "Sum of sizes."),
-            _column("quote_volume", QUOTE_VOLUME, "Sum of price x size, exact."),
-            _column("trade_count", pa.int64(), "Number of trades."),
+            _column(
+                "quote_volume",
+                QUOTE_VOLUME,
+                "Sum of price x size, exact; empty where only the exchange's candles are known.",
+                optional=True,
+            ),
+            _column(
+                "trade_count",
+                pa.int64(),
+                "Number of trades; empty where only the exchange's candles are known.",
+                optional=True,
+            ),
             _column("is_complete", pa.bool_(), "No trade of the day is missing."),
             _figure("simple_return", "close / the day before's close - 1."),
             _figure("log_return", "Natural logarithm of close / the day before's close."),
@@ -405,13 +463,15 @@ REPLAY_CANDLES_1M: Final = Table(
     # partitions of candles is done with these in the same way.
     ("replay_id", "product", "start"),
     ("day", "product"),
+    of_earlier_rows=CANDLES_1M.of_earlier_rows,
 )
 
 TABLES: Final = {
     table.name: table
     for table in (
         *(TRADES, QUOTES, BOOK, GAPS, QUARANTINE, INTAKE),
-        *(CANDLES_1M, CANDLES_1H, CANDLES_1D, METRICS_DAILY, LIQUIDITY, EXCHANGE_HEALTH),
+        *(EXCHANGE_CANDLES, CANDLES_1M, CANDLES_1H, CANDLES_1D),
+        *(METRICS_DAILY, LIQUIDITY, EXCHANGE_HEALTH),
         *(RECONCILIATION, REPLAY_CANDLES_1M),
     )
 }

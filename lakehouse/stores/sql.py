@@ -62,7 +62,7 @@ UNION ALL BY NAME
 SELECT product, CAST(minute AS DATE) AS day, minute AS start,
     close AS open, close AS high, close AS low, close, 0 AS volume, 0 AS quote_volume,
     0 AS taker_buy_volume, 0 AS taker_sell_volume, 0 AS trade_count, true AS is_complete, 0 AS revision,
-    exchange, recorded_at, true AS is_filled
+    source, exchange, recorded_at, true AS is_filled
 FROM followed, unnest(generate_series(
     start + INTERVAL 1 MINUTE, next_start - INTERVAL 1 MINUTE, INTERVAL 1 MINUTE)) AS minutes(minute)
 WHERE next_id <= last_trade_id + 1
@@ -282,7 +282,8 @@ def _written(store: PaimonStore, table: Table, files: Sequence[tuple[int, str]],
         paths = [path for one, path in files if one == schema_id]
         names = store.names_in(table, schema_id)
         columns = ", ".join(
-            f'CAST({_name(names[f.name])} AS {_kind(f.type)}) AS "{f.name}"' for f in table.schema
+            f'CAST({_value(table, f.name, names[f.name])} AS {_kind(f.type)}) AS "{f.name}"'
+            for f in table.schema
         )
         queries.append(
             f"SELECT {columns}{', ' + besides if besides else ''} "
@@ -291,8 +292,11 @@ def _written(store: PaimonStore, table: Table, files: Sequence[tuple[int, str]],
     return " UNION ALL ".join(queries) or _no_rows(table.schema)
 
 
-def _name(column: str | None) -> str:
-    return "NULL" if column is None else f'"{column}"'
+def _value(table: Table, column: str, written_as: str | None) -> str:
+    """Return a column of a file; `written_as` is its name there, None where the file lacks it."""
+    found = "NULL" if written_as is None else f'"{written_as}"'
+    told = dict(table.of_earlier_rows).get(column)
+    return found if told is None else f"coalesce({found}, '{told}')"
 
 
 def _list(paths: Iterable[str]) -> str:

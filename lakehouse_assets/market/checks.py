@@ -23,8 +23,9 @@ from lakehouse.market.time import MINUTE_US, to_datetime
 from lakehouse.reconciliation.candles import AGGREGATES
 from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
-from lakehouse.stores.schemas import CANDLES_1M, TIME, TRADES, Table
+from lakehouse.stores.schemas import CANDLES_1M, NOT_TOLD, OF_EXCHANGE, TIME, TRADES, Table
 from lakehouse.stores.seals import edges_of_days, seals
+from lakehouse.stores.settled import settled_days
 from streaming.sealing.due import newest_event_us
 
 ProductDay = tuple[str, date]
@@ -41,12 +42,14 @@ class Scope:
     product: str
     day: date
     sealed: bool
+    settled: bool
+    """Sealed, or its candles were fetched from the exchange."""
     first_id: int
     last_id: int
     edges: Sequence[int]
     """Known ids right before and after the day."""
     until: datetime
-    """Minutes that start before this are compared: all of a sealed day; of a live one those that both the
+    """Minutes that start before this are compared: all of a settled day; of a live one those that both the
     archive and the candles have had the time to commit."""
     duplicates: int
     """Trades of this product-day that came through the log to the archive and were there already."""
@@ -57,6 +60,7 @@ _SCOPE: Final = pa.schema(
         "product": pa.string(),
         "day": pa.date32(),
         "sealed": pa.bool_(),
+        "settled": pa.bool_(),
         "first_id": pa.int64(),
         "last_id": pa.int64(),
         "edges": pa.list_(pa.int64()),
@@ -71,7 +75,7 @@ def scopes(store: IcebergStore, wanted: Iterable[ProductDay], lateness_minutes: 
     """Read what is known of product-days; manifests and records are read once for all of them."""
     wanted = list(wanted)
     records, archived = seals(store), {(str(s.product), s.day): s for s in store.partitions(TRADES)}
-    repeated = duplicates(store)
+    repeated, settled = duplicates(store), settled_days(store)
     newest = newest_event_us(store) or 0
     live_until = to_datetime(max(newest - (lateness_minutes + 1) * MINUTE_US, 0))
     edges = {
@@ -87,10 +91,11 @@ def scopes(store: IcebergStore, wanted: Iterable[ProductDay], lateness_minutes: 
                 product=product,
                 day=day,
                 sealed=record is not None,
+                settled=(product, day) in settled,
                 first_id=record.first_id if record else first or 1,
                 last_id=record.last_id if record else last or 0,
                 edges=edges[product][day],
-                until=_END_OF_TIME if record else live_until,
+                until=_END_OF_TIME if (product, day) in settled else live_until,
                 duplicates=repeated.get((product, day), 0),
             )
         )
@@ -112,13 +117,18 @@ class Check:
 
 
 def no_empty_values(table: Table) -> str:
-    """Return the query for rows of a table that lack a value that every row has."""
+    """Return the query for rows of a table that lack a value that every row has.
+
+    Of candles also that what comes from trades is empty in those of the exchange, and in no others.
+    """
     tests = {
         field.name: f"{field.name} IS NULL"
         + (f" OR {field.name} = ''" if str(field.type) == "string" else "")
         for field in table.schema
         if not field.nullable
     }
+    if "source" in table.schema.names and set(NOT_TOLD) <= set(table.schema.names):
+        tests |= {name: f"({name} IS NULL) <> (source = '{OF_EXCHANGE}')" for name in NOT_TOLD}
     counts = ", ".join(f'count(*) FILTER ({test}) AS "{name}"' for name, test in tests.items())
     # A row whose product or day is empty belongs to no partition: it is everyone's.
     return f"""
@@ -195,7 +205,7 @@ _LOST_COUNTS: Final = """
 _COMPARED: Final = (
     *("start", "open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume"),
     *("taker_sell_volume", "trade_count", "first_trade_id", "last_trade_id", "is_complete", "revision"),
-    *("exchange", "recorded_at"),
+    *("source", "exchange", "recorded_at"),
 )
 
 _FROM_TRADES: Final = f"""
@@ -215,11 +225,16 @@ _CANDLES_DIFFER: Final = f"""
         SELECT computed.*, islands.first_known IS NOT NULL AS is_complete FROM computed
         LEFT JOIN islands ON islands.product = computed.product AND islands.day = computed.day
             AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1
+        UNION ALL BY NAME
+        SELECT product, day, start, open, high, low, close, volume, exchange, recorded_at,
+            false AS is_complete, 0 AS revision, '{OF_EXCHANGE}' AS source
+        FROM exchange_candles SEMI JOIN scope USING (product, day)
+            ANTI JOIN (SELECT DISTINCT product, day FROM computed) USING (product, day)
     ), stored AS (SELECT * FROM candles_1m SEMI JOIN scope USING (product, day))
     SELECT scope.product AS of_product, scope.day AS of_day, coalesce(e.start, s.start) AS start,
-        CASE WHEN s.start IS NULL THEN 'the candle is missing' WHEN e.start IS NULL THEN 'there are no trades'
+        CASE WHEN s.start IS NULL THEN 'the candle is missing' WHEN e.start IS NULL THEN 'nothing says so'
             ELSE 'columns differ' END AS problem,
-        {", ".join(f"e.{name} AS {name}_of_trades, s.{name} AS {name}_stored" for name in _COMPARED[1:6])}
+        {", ".join(f"e.{name} AS {name}_expected, s.{name} AS {name}_stored" for name in _COMPARED[1:6])}
     FROM expected AS e
     FULL JOIN stored AS s ON e.product = s.product AND e.day = s.day AND e.start = s.start
     JOIN scope ON scope.product = coalesce(e.product, s.product) AND scope.day = coalesce(e.day, s.day)
@@ -235,7 +250,8 @@ _VOLUMES_DIFFER: Final = """
     ), stored AS (
         SELECT product, day, sum(volume) AS volume, sum(quote_volume) AS quote_volume,
             sum(trade_count) AS trades, sum(taker_buy_volume + taker_sell_volume) AS by_side
-        FROM candles_1m JOIN scope USING (product, day) WHERE start < scope.until GROUP BY product, day
+        FROM candles_1m JOIN scope USING (product, day)
+        WHERE start < scope.until AND source <> 'exchange' GROUP BY product, day
     ), sums AS (
         SELECT product AS of_product, day AS of_day,
             coalesce(archived.volume, 0) AS volume_of_trades, coalesce(stored.volume, 0) AS volume_of_candles,
@@ -293,9 +309,11 @@ TRADE_CHECKS: Final = (
 CANDLE_CHECKS: Final = (
     Check(
         "candles_equal_trades",
-        "Every candle equals its trades on all columns, and no minute with trades lacks one.",
+        "Every candle equals its trades on all columns, and no minute with trades lacks one. Of a day "
+        "without archived trades every candle is one of `exchange_candles`, and none of those is lacking.",
         _CANDLES_DIFFER,
-        "The candles are not those of the archived trades. Materialize this partition again to rebuild them",
+        "The candles are not those of the archived trades, or of `exchange_candles` where no trade is "
+        "archived. Materialize this partition again to rebuild them",
     ),
     Check(
         "prices_in_order",
@@ -305,8 +323,8 @@ CANDLE_CHECKS: Final = (
     ),
     Check(
         "volumes_equal_trades",
-        "The day's volume, quote volume and number of trades are the same in candles and trades, and buyers' "
-        "and sellers' volume add up to it.",
+        "The day's volume, quote volume and number of trades are the same in trades and the candles that are "
+        "made of them, and buyers' and sellers' volume add up to it.",
         _VOLUMES_DIFFER,
         "Volume was lost or doubled. Materialize this partition again to rebuild the candles",
     ),

@@ -13,6 +13,7 @@ from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.metrics.daily import WINDOW_DAYS, day_realised_volatility, metrics_rows
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1M, METRICS_DAILY
 from lakehouse.stores.seals import seals
+from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.checks import Check, no_duplicates, no_empty_values
 from lakehouse_assets.market.table_asset import Inputs, Metadata, table_asset
 from lakehouse_assets.plots import metrics_plot
@@ -47,7 +48,7 @@ def metrics_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
             "Annualised for a market that is open 365 days a year. Figures reach back over up to 90 days, so "
             "materializing a day also computes the rows of the 90 days after it again, as far as they are "
             "there: the table never holds a figure made from a candle that has changed since. Days that "
-            "aren't sealed have no row yet."
+            "are neither sealed nor fetched have no row yet."
         ),
         layer="metrics",
         sources=[CANDLES_1M, CANDLES_1D],
@@ -57,17 +58,18 @@ def metrics_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
 
 def _made(inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Metadata]:
     window = timedelta(days=WINDOW_DAYS)
-    sealed = sorted({day for name, day in seals(inputs.store) if name == product} & set(days))
+    sealed = {day for name, day in seals(inputs.store) if name == product}
+    settled = sorted({day for name, day in settled_days(inputs.store) if name == product} & set(days))
     with inputs.store.lock(METRICS_DAILY):
         there = inputs.store.scan(METRICS_DAILY, product=product, columns=["day", "realised_volatility"])
         realised = {row["day"]: row["realised_volatility"] for row in there.to_pylist()}
         later = [
             day
             for day in realised
-            if day not in days and any(0 < (day - changed).days <= WINDOW_DAYS for changed in sealed)
+            if day not in days and any(0 < (day - changed).days <= WINDOW_DAYS for changed in settled)
         ]
-        realised |= {day: _realised_volatility(inputs, product, day) for day in sealed}
-        wanted = [*sealed, *later]
+        realised |= {day: _realised_volatility(inputs, product, day) for day in settled}
+        wanted = [*settled, *later]
         daily = inputs.candles.scan(
             CANDLES_1D,
             product=product,
@@ -92,8 +94,8 @@ def _made(inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Meta
         if row["day"] in made:
             figures = {name: row[name] for name in _FROM_CLOSES if row[name] is not None}
             made[row["day"]] |= {"dagster/partition_row_count": 1, **figures}
-    if sealed:
-        made[sealed[-1]]["plot"] = metrics_plot(product, _until(inputs, product, sealed[-1]))
+    if settled:
+        made[settled[-1]]["plot"] = metrics_plot(product, _until(inputs, product, settled[-1]))
     return made
 
 

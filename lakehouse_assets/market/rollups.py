@@ -9,8 +9,10 @@ import dagster as dg
 
 from lakehouse.home import Home
 from lakehouse.market.time import DAY_US, day_start_us
+from lakehouse.reconciliation.candles import ADDED_UP
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, Table
 from lakehouse.stores.seals import seals
+from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.checks import Check, no_duplicates, no_empty_values
 from lakehouse_assets.market.table_asset import Inputs, Metadata, table_asset
 from streaming.engines.rebuilding import Rebuilt
@@ -38,8 +40,8 @@ def rollup_assets(partitions: dg.PartitionsDefinition[str], home: Home) -> list[
             partitions=partitions,
             home=home,
             description=(
-                "Made by the engine that writes the candles, exactly: the trades aren't read again. Days "
-                "that aren't sealed have none yet."
+                "Made by the engine that writes the candles, exactly: the trades aren't read again. What "
+                "isn't known of a minute is empty. Days that are neither sealed nor fetched have none yet."
             ),
             layer="candles",
             sources=[CANDLES_1M],
@@ -51,8 +53,9 @@ def rollup_assets(partitions: dg.PartitionsDefinition[str], home: Home) -> list[
 
 def _rolled_up(table: Table, inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Metadata]:
     sealed = {day for name, day in seals(inputs.store) if name == product}
+    settled = {day for name, day in settled_days(inputs.store) if name == product}
     source_id = inputs.candles.snapshot_id(CANDLES_1M)
-    rebuilt = inputs.rebuilder(table)(product, [day for day in days if day in sealed], None)
+    rebuilt = inputs.rebuilder(table)(product, [day for day in days if day in settled], None)
     rows = inputs.candles.scan(
         table,
         product=product,
@@ -110,7 +113,7 @@ def _differing(table: Table) -> str:
     WITH minutes AS (
         SELECT m.*, date_trunc('{_INTERVALS[table.name]}', m.start) AS interval_start
         FROM scope JOIN candles_1m AS m ON m.product = scope.product AND m.day = scope.day
-        WHERE scope.sealed
+        WHERE scope.settled
     ), reaching AS (
         SELECT product, start, first_trade_id, max(last_trade_id) OVER (PARTITION BY product, day
             ORDER BY first_trade_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached, day
@@ -120,18 +123,8 @@ def _differing(table: Table) -> str:
             ORDER BY first_trade_id ROWS UNBOUNDED PRECEDING) AS run
         FROM reaching
     ), expected AS (
-        SELECT product, day, interval_start AS start,
-            arg_min(open, first_trade_id) AS open, max(high) AS high, min(low) AS low,
-            arg_max(close, last_trade_id) AS close,
-            CAST(sum(volume) AS DECIMAL(38, 8)) AS volume,
-            CAST(sum(quote_volume) AS DECIMAL(38, 16)) AS quote_volume,
-            CAST(sum(taker_buy_volume) AS DECIMAL(38, 8)) AS taker_buy_volume,
-            CAST(sum(taker_sell_volume) AS DECIMAL(38, 8)) AS taker_sell_volume,
-            sum(trade_count) AS trade_count, min(first_trade_id) AS first_trade_id,
-            max(last_trade_id) AS last_trade_id,
-            bool_and(is_complete) AND min(run) = max(run) AS is_complete,
-            sum(revision) AS revision, arg_max(exchange, last_trade_id) AS exchange,
-            max(recorded_at) AS recorded_at
+        SELECT product, day, interval_start AS start, {ADDED_UP},
+            bool_and(is_complete) AND min(run) = max(run) AS is_complete
         FROM minutes LEFT JOIN runs USING (product, start) GROUP BY ALL
     ), stored AS (
         SELECT c.* FROM scope JOIN {table.name} AS c ON c.product = scope.product AND c.day = scope.day

@@ -81,7 +81,7 @@ def seal_sensor(trades: dg.AssetsDefinition, looked_at: Sequence[dg.AssetsDefini
         context: dg.SensorEvaluationContext, lakehouse: Lakehouse
     ) -> dg.SensorResult | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         with lakehouse.iceberg() as store:
             due = due_days(store, lakehouse.lateness_minutes, can_fetch=lakehouse.can_fetch)
         partitions = trades.partitions_def
@@ -108,7 +108,7 @@ def seal_sensor(trades: dg.AssetsDefinition, looked_at: Sequence[dg.AssetsDefini
                     run_key=f"{key}:{item.cause}:{entry.attempt}",
                     partition_key=key,
                     asset_selection=[trades.key, *(asset.key for asset in looked_at)],
-                    tags={CAUSE: item.cause},
+                    tags={CAUSE: item.why},
                 )
                 for key, item, entry in wanted
             ],

@@ -32,6 +32,7 @@ MOST_ATTEMPTS: Final = 3
 """Runs for one cause: a run itself waits for an exchange that is away."""
 LOOK_BACK: Final = timedelta(days=7)
 """Gaps noticed before are history: longer than Dagster may well be down."""
+_IDS_SHOWN: Final = 3
 
 _OVERDUE: Final = """
     SELECT product, day, first_trade_id, last_trade_id, status, noticed_at FROM gaps_open
@@ -85,7 +86,12 @@ def days_to_seal(
             if day_end_us(day, lateness_minutes) <= watermark_us:
                 ranges[gap.product, day].append(gap.ids)
     return [
-        Due(product, day, f"gaps-{sha256(' '.join(sorted(ids)).encode()).hexdigest()[:16]}")
+        Due(
+            product,
+            day,
+            f"gaps-{sha256(' '.join(sorted(ids)).encode()).hexdigest()[:16]}",
+            f"trades are still missing: {', '.join(ids[:_IDS_SHOWN])}" + ", …" * (len(ids) > _IDS_SHOWN),
+        )
         for (product, day), ids in sorted(ranges.items(), key=lambda item: (item[0][1], item[0][0]))
     ]
 
@@ -107,7 +113,7 @@ def open_gaps_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, lakehouse: Lakehouse, duckdb: LakehouseDuckDB
     ) -> dg.SensorResult | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         bound = load_settings(home=lakehouse.home.root).alert_gap_minutes
         now = to_datetime(now_us())
         window = {"since": now - LOOK_BACK, "until": now - timedelta(minutes=bound)}
@@ -144,7 +150,7 @@ def open_gaps_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
                     run_key=f"{key}:{item.cause}:{entry.attempt}",
                     partition_key=key,
                     asset_selection=[trades.key],
-                    tags={CAUSE: item.cause},
+                    tags={CAUSE: item.why},
                 )
                 for key, item, entry in wanted
             ],

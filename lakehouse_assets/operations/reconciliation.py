@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,26 +12,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.home import Home
+from lakehouse.reconciliation.archive import SEAL_ARCHIVE
 from lakehouse.reconciliation.breaks import Break, Kind, break_rows, identity
 from lakehouse.reconciliation.candles import LAYERS
 from lakehouse.reconciliation.days import OwnCandles, breaks_of_days
 from lakehouse.reconciliation.schema_drift import SCHEMA, schema_breaks
 from lakehouse.stores.catalog_columns import table_columns
 from lakehouse.stores.iceberg import IcebergStore
-from lakehouse.stores.schemas import CANDLES_1M, RECONCILIATION, TRADES
-from lakehouse.stores.seals import SealRecord, seals
+from lakehouse.stores.schemas import CANDLES_1M, OF_EXCHANGE, RECONCILIATION, TRADES
+from lakehouse.stores.seals import seals
+from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.description import DAILY, OWNERS, table_metadata
-from lakehouse_assets.operations.own_candles import own_candles
-from lakehouse_assets.operations.reconciliation_checks import BREAK_CHECKS, EXCHANGE
+from lakehouse_assets.market.own_candles import own_candles
+from lakehouse_assets.operations.reconciliation_checks import BREAK_CHECKS, EXCHANGE, BreakCheck
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported
 from lakehouse_assets.partitions import parsed, product_day_key
 from lakehouse_assets.plots import breaks_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.exchanges.contract import RestError
 
 GROUP = "operations"
-REST_RETRIES = 5
-FIRST_WAIT_SECONDS = 15
 
 
 def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -44,8 +46,9 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
             f"{RECONCILIATION.description} Materializing a sealed day compares the log's counts with the "
             "archive, the archive with what was sealed, `candles_1m` with the archived trades and with the "
             "exchange's own candles, longer candles with their minutes, and all tables with their registered "
-            "schemas. Comparing again what has not changed changes nothing. A day that isn't sealed is left "
-            "out."
+            "schemas. Comparing again what has not changed changes nothing. A day that has the exchange's "
+            "own candles is compared with `exchange_candles` instead, and not with the exchange: that would "
+            "compare them with themselves. A day that is neither sealed nor fetched is left out."
         ),
         group_name=GROUP,
         owners=OWNERS,
@@ -69,21 +72,22 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
         results: dict[str, PartitionResult] = {}
         for product, of_product in days.items():
             if drifted:
-                found = {day: [one._replace(day=day) for one in drifted] for day in of_product}
-                checks = [check for check in BREAK_CHECKS if check.comparison == SCHEMA]
+                compared = _Compared(
+                    {day: [one._replace(day=day) for one in drifted] for day in of_product},
+                    frozenset(of_product),
+                    frozenset(),
+                )
             else:
                 try:
-                    found, is_asked = _compared(lakehouse, duckdb, product, of_product)
+                    compared = _compared(lakehouse, duckdb, product, of_product)
                 except RestError as error:
-                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                    context.log.warning(f"{error}. Nothing was changed; next attempt in {wait} s")
-                    raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
-                checks = [check for check in BREAK_CHECKS if is_asked or check.comparison != EXCHANGE]
+                    raise another_attempt(context, error, "Nothing was changed") from error
             with IcebergStore.open(lakehouse.home.create(), [RECONCILIATION]) as store:
-                snapshot_id = _written(store, product, found)
+                snapshot_id = _written(store, product, compared.breaks)
+                rows = store.row_count(RECONCILIATION)
                 plot = breaks_plot(product, store.scan(RECONCILIATION, product=product))
             for day in of_product:
-                breaks = found.get(day)
+                breaks = compared.breaks.get(day)
                 key = product_day_key(product, day)
                 if breaks is None:
                     context.log.warning(
@@ -94,9 +98,13 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     continue
                 results[key] = PartitionResult(
                     # One picture a product: on the newest day, and where there is something to see.
-                    _metadata(breaks, snapshot_id)
+                    _metadata(breaks, rows, snapshot_id, day in compared.sealed)
                     | ({"breaks_by_day": plot} if breaks or day == max(of_product) else {}),
-                    [check.evaluated(f"{product} on {day}", breaks) for check in checks],
+                    [
+                        check.evaluated(f"{product} on {day}", breaks)
+                        for check in BREAK_CHECKS
+                        if (check.comparison == SCHEMA if drifted else _speaks(check, day, compared))
+                    ],
                 )
         yield from reported(context, results)
 
@@ -125,28 +133,50 @@ def _drifted(home: Home) -> list[Break]:
     return breaks
 
 
-def _compared(
-    lakehouse: Lakehouse, duckdb: LakehouseDuckDB, product: str, days: Sequence[date]
-) -> tuple[dict[date, list[Break]], bool]:
-    """Return the breaks of those days that are sealed, and whether the exchange was asked.
+@dataclass(frozen=True)
+class _Compared:
+    """What came of comparing a product's days."""
+
+    breaks: dict[date, list[Break]]
+    """By day that has come to rest."""
+    sealed: frozenset[date]
+    with_exchange: frozenset[date]
+    """Days that were compared with the exchange's own candles."""
+
+
+def _compared(lakehouse: Lakehouse, duckdb: LakehouseDuckDB, product: str, days: Sequence[date]) -> _Compared:
+    """Compare those days that are sealed, or whose candles were fetched from the exchange.
 
     Raises:
         RestError: the exchange can't be asked.
     """
     with lakehouse.iceberg() as store:
-        records = seals(store)
-        sealed: dict[date, SealRecord] = {
-            day: records[product, day] for day in days if (product, day) in records
-        }
-        if not sealed:
-            return {}, False
-        own: OwnCandles | None = asyncio.run(own_candles(lakehouse, product, sorted(sealed)))
+        records, at_rest = seals(store), settled_days(store)
+        settled = {day: records.get((product, day)) for day in days if (product, day) in at_rest}
+        if not settled:
+            return _Compared({}, frozenset(), frozenset())
         with duckdb.get_connection() as connection:
-            breaks = breaks_of_days(store, connection, product, sealed, own)
-    found: dict[date, list[Break]] = {day: [] for day in sealed}
+            told = {
+                day
+                for (day,) in connection.execute(
+                    f"SELECT DISTINCT day FROM candles_1m WHERE product = ? AND source = '{OF_EXCHANGE}'",
+                    [product],
+                ).fetchall()
+            }
+            asked = sorted(settled.keys() - told)
+            own = asyncio.run(_own(lakehouse, product, asked)) if asked else None
+            breaks = breaks_of_days(store, connection, product, settled, own)
+    found: dict[date, list[Break]] = {day: [] for day in settled}
     for one in breaks:
         found[one.day].append(one)
-    return found, own is not None
+    sealed = frozenset(day for day, record in settled.items() if record is not None)
+    return _Compared(found, sealed, frozenset(asked) if own else frozenset())
+
+
+async def _own(lakehouse: Lakehouse, product: str, days: Sequence[date]) -> OwnCandles | None:
+    """Return the exchange's own candles of days; None for a recording, which can't be asked."""
+    async with lakehouse.origin() as origin:
+        return None if origin is None else await own_candles(origin, product, days)
 
 
 def _written(store: IcebergStore, product: str, found: dict[date, list[Break]]) -> int | None:
@@ -159,11 +189,19 @@ def _written(store: IcebergStore, product: str, found: dict[date, list[Break]]) 
     return store.replace_days(RECONCILIATION, product, list(found), rows)
 
 
-def _metadata(breaks: Sequence[Break], snapshot_id: int | None) -> dict[str, Any]:
+def _speaks(check: BreakCheck, day: date, compared: _Compared) -> bool:
+    """Tell whether a check's comparison was made on a day."""
+    if check.comparison == EXCHANGE:
+        return day in compared.with_exchange
+    return check.comparison != SEAL_ARCHIVE or day in compared.sealed
+
+
+def _metadata(breaks: Sequence[Break], rows: int, snapshot_id: int | None, sealed: bool) -> dict[str, Any]:
     counts = Counter(one.kind for one in breaks)
     return {
-        "sealed": True,
+        "sealed": sealed,
         "dagster/partition_row_count": len(breaks),
+        "dagster/row_count": rows,
         **{kind.value.lower(): counts[kind] for kind in Kind},
         "snapshot_id": str(snapshot_id),
     }

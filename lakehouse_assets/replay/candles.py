@@ -15,12 +15,14 @@ from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
 from lakehouse.stores.lock import AlreadyRunningError
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, REPLAY_CANDLES_1M, TRADES
+from lakehouse_assets.market.candles import CANDLE_LINEAGE
 from lakehouse_assets.market.checks import check_specs, evaluate, scopes
-from lakehouse_assets.market.description import OWNERS, table_metadata
+from lakehouse_assets.market.description import DAILY, OWNERS, table_metadata
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.replay.checks import equals_live_candles
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.replay.progress import Progress, Replayed
 from streaming.replay.replaying import run
@@ -28,8 +30,6 @@ from streaming.replay.settings import ReplayError, chosen, parsed_speed
 from streaming.spine.contract import SpineUnavailableError
 
 GROUP: Final = "replay"
-RETRIES: Final = 5
-FIRST_WAIT_SECONDS: Final = 15
 SAY_EVERY_SECONDS: Final = 5.0
 
 
@@ -58,6 +58,7 @@ def replay_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
         tags={"layer": "replay", "namespace": home.namespace},
         metadata=table_metadata(REPLAY_CANDLES_1M, home),
         check_specs=check_specs([equals_live_candles("")], REPLAY_CANDLES_1M.name, partitions),
+        freshness_policy=DAILY,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool="replay_candles_1m_writer",
         code_version="1",
@@ -79,9 +80,7 @@ def replay_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     failures[key] = error
                     continue
                 except (FlinkUnavailableError, SpineUnavailableError) as error:
-                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                    context.log.warning(f"{error}. The replay goes on in {wait} s")
-                    raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from error
+                    raise another_attempt(context, error, "The replay goes on from where it is") from error
                 scope = scopes(archive, [(product, day)], lakehouse.lateness_minutes)
                 with duckdb.get_connection() as connection:
                     check = equals_live_candles(done.replay.id if done else "")
@@ -142,6 +141,8 @@ def _metadata(candles: PaimonStore, done: Replayed | None, product: str, day: da
     there = candles.scan(REPLAY_CANDLES_1M, product=product, day=day, columns=["replay_id"])
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": there.num_rows,
+        "dagster/row_count": candles.row_count(REPLAY_CANDLES_1M),
+        "dagster/column_lineage": CANDLE_LINEAGE,
         "snapshot_id": str(candles.snapshot_id(REPLAY_CANDLES_1M)),
         "trades": done.trades if done else 0,
     }

@@ -7,7 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from lakehouse.stores.schemas import REPLAY_CANDLES_1M
 from lakehouse.stores.seals import SealRecord, seals
-from lakehouse_assets.partitions import product_day_key
+from lakehouse_assets.partitions import CAUSE, product_day_key
 from lakehouse_assets.resources import Lakehouse
 
 
@@ -42,14 +42,14 @@ def replay_schedule(
     )
     def replay_last_sealed_day(lakehouse: Lakehouse) -> list[dg.RunRequest] | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         with lakehouse.iceberg() as store:
             last = last_sealed(seals(store))
         requests = [
             dg.RunRequest(
                 run_key=f"{key}:{record.checksum}",
                 partition_key=key,
-                tags={"lakehouse/cause": "nightly replay of the last sealed day"},
+                tags={CAUSE: "nightly replay of the last sealed day"},
             )
             for product, (day, record) in sorted(last.items())
             if partitions.has_partition_key(key := product_day_key(product, day))

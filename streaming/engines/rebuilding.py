@@ -1,6 +1,7 @@
 """Rebuilding a product's days of candles from what they are made of, by the engine that writes the candles.
 
-Minutes come from the archived trades, hours and days from the minutes.
+Minutes come from the archived trades, or, of a day of which none is archived, from the exchange's own
+candles; hours and days from the minutes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ class RebuildDays(Protocol):
     def __call__(self, product: str, days: Sequence[date], snapshot_id: int | None) -> Mapping[date, Rebuilt]:
         """Make a product's days of a table of candles what their trades or their minutes say.
 
-        Days that are so already keep their rows.
+        Days that are so already keep their rows. A day without a trade in the snapshot becomes what
+        `exchange_candles` has of it, empty where that has nothing.
 
         Args:
             product: whose candles.

@@ -15,7 +15,8 @@ from pyiceberg.types import TimestamptzType
 
 from lakehouse.market.time import DAY_US, MINUTE_US, day_of, day_start_us, now_us
 from lakehouse.market.trade import Exchange
-from lakehouse.stores.iceberg import IcebergStore, PartitionStats
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_partitions import PartitionStats
 from lakehouse.stores.schemas import TRADES
 from lakehouse.stores.seals import SealRecord, seals
 from streaming.sealing.day import Origin
@@ -32,6 +33,8 @@ class Due:
     product: str
     day: date
     cause: str
+    why: str
+    """The cause in words."""
 
 
 def day_end_us(day: date, lateness_minutes: int) -> int:
@@ -101,15 +104,18 @@ def due_of(
         if record is None or record.streamed or count != record.rows:
             first_streamed.setdefault(product, day)
         if record is None:
-            due.append(Due(product, day, f"never-sealed-{count}"))
+            due.append(Due(product, day, f"never-sealed-{count}", "the day is over"))
         elif record.rows != count:
-            due.append(Due(product, day, f"rows-{record.rows}-to-{count}"))
+            why = f"trades came after the day was sealed: {record.rows} then, {count} now"
+            due.append(Due(product, day, f"rows-{record.rows}-to-{count}", why))
     if can_fetch:
         newest = day_of(watermark_us)
         for product, first in first_streamed.items():
             for ordinal in range(max(first, newest - LOOK_BACK).toordinal(), newest.toordinal()):
                 day = date.fromordinal(ordinal)
                 if (product, day) not in rows and (product, day) not in sealed:
-                    due.append(Due(product, day, "no-rows"))
+                    due.append(
+                        Due(product, day, "no-rows", "nothing of the day is archived: the stream was down")
+                    )
     over = [item for item in due if day_end_us(item.day, lateness_minutes) <= watermark_us]
     return sorted(over, key=lambda item: (item.day, item.product))

@@ -4,7 +4,8 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -15,13 +16,14 @@ from log_messages import market
 from running_cluster import RunningCluster
 from table_rows import make_trades
 
+from lakehouse.candles.of_exchange import of_exchange
 from lakehouse.candles.rebuild import rebuild
 from lakehouse.candles.rollup import WIDTH_US, rolled_up
 from lakehouse.market.product import InvalidProductError
 from lakehouse.stores import schemas, sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, TRADES, Table
+from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, EXCHANGE_CANDLES, TRADES, Table
 from lakehouse.stores.seals import edges_of_days, known_edges
 from lakehouse.stores.versions import held_tag
 from streaming.engines.flink.batch import EdgesError, compact, rebuild_days, remove_orphans, tag
@@ -139,6 +141,56 @@ def assert_rebuilt(world: FlinkWorld, product: str, days: list[date]) -> None:
     wanted = [rebuild(world.iceberg.scan(TRADES, product=product, day=day), edges[day]) for day in days]
     found = world.paimon.scan(CANDLES_1M, product=product)
     assert sorted_candles(found).equals(sorted_candles(pa.concat_tables(wanted)))
+
+
+def told(product: str, day: date, minutes: list[int]) -> pa.Table:
+    """Candles of an exchange, each minute another."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    rows = [
+        {"product": product, "day": day, "start": midnight + timedelta(minutes=minute)}
+        | {"open": Decimal(minute + 2), "high": Decimal(minute + 4), "low": Decimal(minute + 1)}
+        | {"close": Decimal(minute + 3), "volume": Decimal(minute) + Decimal("0.00000001")}
+        | {"exchange": "simulated", "recorded_at": midnight + timedelta(days=9, minutes=minute)}
+        for minute in minutes
+    ]
+    return pa.Table.from_pylist(rows, EXCHANGE_CANDLES.schema)
+
+
+def test_days_without_trades_are_what_the_exchange_tells_until_their_trades_are_there(
+    world: FlinkWorld,
+) -> None:
+    product = "DOT-USD"
+    days = {EVE: [0, 1, 59, 60, 1439], DAY: [7, 300], MORROW: [5]}
+    for day, minutes in days.items():
+        world.iceberg.replace(EXCHANGE_CANDLES, product, day, told(product, day, minutes))
+    world.iceberg.append(TRADES, spread([1, 2, 3], product, DAY, 20_000_000))
+    rebuild_all = rebuilder(world.settings, world.home, world.iceberg, world.paimon)
+    done = rebuild_all(product, list(days), None)
+    assert all(done[day].changed for day in days)
+    assert done[EVE].job_id == done[MORROW].job_id != done[DAY].job_id
+    of_trades = rebuild(world.iceberg.scan(TRADES, product=product, day=DAY))
+    wanted = {day: of_exchange(told(product, day, minutes)) for day, minutes in days.items()}
+    wanted[DAY] = of_trades
+    assert_candles(world, CANDLES_1M, product, wanted)
+    assert not any(was.changed for was in rebuild_all(product, list(days), None).values())
+
+    for table in (CANDLES_1H, CANDLES_1D):
+        roll_up = rebuilder(world.settings, world.home, world.iceberg, world.paimon, table)
+        assert all(was.changed for was in roll_up(product, list(days), None).values())
+        width_us = WIDTH_US[table.name]
+        assert_candles(
+            world, table, product, {day: rolled_up(rows, width_us) for day, rows in wanted.items()}
+        )
+
+    world.iceberg.append(TRADES, spread([*range(10, 40)], product, EVE, 20_000_000))
+    assert rebuild_all(product, [EVE], None)[EVE].changed
+    wanted[EVE] = rebuild(world.iceberg.scan(TRADES, product=product, day=EVE))
+    assert_candles(world, CANDLES_1M, product, wanted)
+
+
+def assert_candles(world: FlinkWorld, table: Table, product: str, wanted: dict[date, pa.Table]) -> None:
+    found = sorted_candles(world.paimon.scan(table, product=product))
+    assert found.to_pylist() == sorted_candles(pa.concat_tables(wanted.values())).to_pylist()
 
 
 def test_a_job_that_fails_leaves_all_its_days_as_before(world: FlinkWorld) -> None:

@@ -55,6 +55,17 @@ def test_a_day_whose_blocking_check_failed_is_not_carried_and_holds_up_no_other(
     assert third.get_requested_partitions(CANDLES) == {KEY}
 
 
+def test_what_was_made_before_the_first_look_is_carried_too(
+    defs: dg.Definitions, instance: dg.DagsterInstance, materialize: Materialize
+) -> None:
+    materialize(KEY, "trades")  # as the first start does, while Dagster still loads
+    first = dg.evaluate_automation_conditions(defs, instance)
+    for name in ("candles_1m", "candles_1d", "metrics_daily", "exchange_health"):
+        assert first.get_requested_partitions(dg.AssetKey(name)) == {KEY}, name
+    second = dg.evaluate_automation_conditions(defs, instance, cursor=first.cursor)
+    assert second.total_requested == 0
+
+
 MADE_OF_CANDLES = ("candles_1h", "candles_1d", "metrics_daily")
 
 

@@ -139,6 +139,7 @@ def test_everything_is_made_from_a_sealed_day_and_twice_commits_nothing(tables: 
         said = metadata(first, asset)[KEY]
         assert said["snapshot_id"] not in ("", "None")
         assert said["dagster/partition_row_count"] > 0
+        assert said["dagster/row_count"] == said["dagster/partition_row_count"]
         if asset in ("quotes", "book", *MADE):
             failed = {name for name, partitions in checks(first, asset).items() if partitions}
             assert failed == ({"the_day_is_covered"} if asset == "liquidity" else set()), asset
@@ -316,7 +317,7 @@ def test_a_wrong_level_is_found(tables: Lakehouse, run: Run, check: str, values:
 
 def test_the_tables_in_the_ui_say_what_they_are(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
-    for name in ("quotes", "book", *MADE):
+    for name in ("quotes", "book", "reconciliation", "replay_candles_1m", *MADE):
         node = graph.get(dg.AssetKey(name))
         assert node.owners
         assert node.kinds
@@ -330,8 +331,8 @@ def test_the_tables_in_the_ui_say_what_they_are(defs: dg.Definitions) -> None:
 
 def test_columns_say_where_they_come_from(tables: Lakehouse, run: Run) -> None:
     keys = sealed_days(tables, DAY, [100])
-    result = run(keys[0], *MADE)
-    for asset in MADE:
+    result = run(keys[0], "candles_1m", *MADE)
+    for asset in ("candles_1m", *MADE):
         lineage = metadata(result, asset)[keys[0]]["dagster/column_lineage"].deps_by_column
         assert set(lineage) <= set(TABLES[asset].schema.names)
         for sources in lineage.values():

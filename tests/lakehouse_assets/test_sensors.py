@@ -74,6 +74,7 @@ def test_a_day_is_asked_for_once_the_stream_has_passed_its_end_by_the_horizon(
     result = tick()
     assert keys(result) == [KEY]
     (request,) = result.run_requests or []
+    assert request.tags["lakehouse/cause"] == "the day is over"
     assert request.asset_selection == [dg.AssetKey(name) for name in ("trades", "quotes", "book")]
 
 
@@ -122,6 +123,8 @@ def test_a_sealed_day_is_left_alone_until_a_late_trade_comes(
     assert keys(second) == [KEY]
     run_keys = {request.run_key for result in (first, second) for request in result.run_requests or []}
     assert len(run_keys) == 2
+    (request,) = second.run_requests or []
+    assert request.tags["lakehouse/cause"].startswith("trades came after the day was sealed")
 
 
 def test_after_days_of_being_down_it_catches_up_with_what_the_tables_say(
@@ -141,7 +144,9 @@ def test_days_without_a_partition_are_left_alone(tick: Tick, tables: Lakehouse) 
 
 
 def due(count: int) -> list[Due]:
-    return [Due(BTC, DAY + timedelta(days=number), "never-sealed-1") for number in range(count)]
+    return [
+        Due(BTC, DAY + timedelta(days=number), "never-sealed-1", "the day is over") for number in range(count)
+    ]
 
 
 def test_a_tick_is_bounded_and_the_next_ones_go_on() -> None:
@@ -165,7 +170,7 @@ def test_what_failed_is_asked_for_again_after_growing_pauses() -> None:
 
 def test_another_cause_is_asked_for_at_once() -> None:
     asked = {KEY: Asked("never-sealed-1", 3, 0)}
-    ((_, _, entry),) = to_ask([Due(BTC, DAY, "rows-1-to-2")], asked, 1)
+    ((_, _, entry),) = to_ask([Due(BTC, DAY, "rows-1-to-2", "")], asked, 1)
     assert entry.attempt == 1
 
 

@@ -1,18 +1,18 @@
 """Rebuilding a product's days of candles where the Python workers write them."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 
+from lakehouse.candles.of_exchange import of_exchange
 from lakehouse.candles.rebuild import COLUMNS, rebuild
 from lakehouse.candles.rollup import WIDTH_US, rolled_up
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_files import PartitionKey
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
+from lakehouse.stores.schemas import CANDLES_1M, EXCHANGE_CANDLES, TRADES, Table
 from lakehouse.stores.seals import edges_of_days
 from streaming.engines.rebuilding import Rebuilt, rows_by_day
 
@@ -20,17 +20,20 @@ from streaming.engines.rebuilding import Rebuilt, rows_by_day
 def rebuild_days(
     archive: IcebergStore, candles: PaimonStore, product: str, days: Sequence[date], snapshot_id: int | None
 ) -> dict[date, Rebuilt]:
-    """Make days of candles those of their archived trades; see `streaming.engines.rebuilding.RebuildDays`.
+    """Make days of candles those of their archived trades, or the exchange's.
+
+    See `streaming.engines.rebuilding.RebuildDays`.
 
     What is another candle now is one snapshot for all days.
     """
     with candles.lock(CANDLES_1M):
-        files: dict[date | None, list[DataFile]] = defaultdict(list)
-        for file in archive.data_files(TRADES, product=product, snapshot_id=snapshot_id):
-            files[PartitionKey.of(file).day].append(file)
+        traded = _by_day(archive.data_files(TRADES, product=product, snapshot_id=snapshot_id))
+        told = _by_day(archive.data_files(EXCHANGE_CANDLES, product=product))
         edges = edges_of_days(archive, product, days)
         wanted = {
-            day: rebuild(archive.read(TRADES, files[day], columns=COLUMNS, encoded=True), edges[day])
+            day: rebuild(archive.read(TRADES, traded[day], columns=COLUMNS, encoded=True), edges[day])
+            if day in traded
+            else of_exchange(archive.read(EXCHANGE_CANDLES, told.get(day, [])))
             for day in days
         }
         return _replaced(candles, CANDLES_1M, product, wanted)
@@ -56,3 +59,10 @@ def _replaced(
     if changed:
         candles.replace_days(table, product, changed, pa.concat_tables(changed.values()))
     return {day: Rebuilt(changed=day in changed) for day in wanted}
+
+
+def _by_day(files: Iterable[DataFile]) -> dict[date | None, list[DataFile]]:
+    found: dict[date | None, list[DataFile]] = {}
+    for file in files:
+        found.setdefault(PartitionKey.of(file).day, []).append(file)
+    return found

@@ -41,7 +41,7 @@ class EdgesError(ValueError):
 
 @dataclass(frozen=True)
 class CompactionResult:
-    """What a compaction did: the job that merged files (None where none were due), snapshots forgotten."""
+    """What a compaction did: the job that merged files (None where none were due), snapshots expired."""
 
     job_id: str | None
     snapshots: int
@@ -85,6 +85,42 @@ def rebuild_days(
         *statements("rebuild_days", into),
     ]
     return _followed(target, job, made, timeout_seconds, on_progress)
+
+
+def fill_days(
+    target: FlinkTarget,
+    product: str,
+    days: Collection[date],
+    *,
+    timeout_seconds: float = BATCH_SECONDS,
+    on_progress: OnProgress = lambda _progress: None,
+) -> str:
+    """Replace days of a product's `candles_1m` by what `exchange_candles` has, and return the job's id.
+
+    The rows are those of `lakehouse.candles.of_exchange.of_exchange`, day by day. It is one job and one
+    commit. A day that the exchange tells nothing of stays as it is; see `empty_days`.
+
+    Args:
+        target: whose tables.
+        product: the product.
+        days: the UTC days, one at least; of none of them a trade may be archived.
+        timeout_seconds: how long the job may take.
+        on_progress: called whenever the job has moved.
+
+    Raises:
+        InvalidProductError: the product is not one.
+        StatementError: Flink refused the SQL.
+        JobFailedError: the job failed; the candles are as before.
+        FlinkTimeoutError: it took too long and was cancelled.
+        FlinkUnavailableError: Flink went away; the job may go on, and calling again cancels it first.
+    """
+    parameters: Parameters = {
+        "namespace": Name(target.namespace),
+        "product": checked_product(product),
+        "days": _rows(days),
+    }
+    made = statements("fill_days", parameters)
+    return _followed(target, _job(target, CANDLES_1M.name, product, days), made, timeout_seconds, on_progress)
 
 
 def roll_up_days(
@@ -282,7 +318,7 @@ def compact(
     timeout_seconds: float = BATCH_SECONDS,
     on_progress: OnProgress = lambda _progress: None,
 ) -> CompactionResult:
-    """Write each idle partition of a Paimon table into one file, and forget old snapshots.
+    """Write each idle partition of a Paimon table into one file, and expire old snapshots.
 
     The streaming job goes on beside it: it merges the files of partitions that it writes itself.
 
@@ -292,7 +328,7 @@ def compact(
         idle: how long a partition must not have been written; shorter than the streaming job may need to end
             a merge of its own, the two would collide and one of them start anew.
         keep_snapshots: newest snapshots that stay.
-        older_than: snapshots of this age are forgotten.
+        older_than: snapshots of this age expire.
         timeout_seconds: how long the job may take.
         on_progress: called whenever the job has moved.
 

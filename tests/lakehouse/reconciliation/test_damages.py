@@ -17,8 +17,8 @@ from lakehouse.market.trade import Exchange
 from lakehouse.market.trade_ids import TradeIds
 from lakehouse.reconciliation.archive import seal_breaks
 from lakehouse.reconciliation.breaks import Break, Kind
-from lakehouse.reconciliation.candles import ARCHIVE_CANDLES, EXCHANGE_CANDLES, candles_exchange
-from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse.reconciliation.candles import ARCHIVE_CANDLES, OWN_CANDLES, candles_exchange
+from lakehouse.stores.schemas import CANDLES_1M, EXCHANGE_CANDLES, TRADES
 from lakehouse.stores.seals import SealRecord, rows_checksum
 
 DAY = date(2026, 1, 2)
@@ -55,6 +55,7 @@ def connected(trades: list[dict[str, Any]], candles: list[dict[str, Any]]) -> du
     sizes = ", ".join(wide.format(name) for name in ("price", "size"))
     connection.execute(f"CREATE VIEW trades AS SELECT * REPLACE ({sizes}) FROM archived")
     connection.execute(f"CREATE VIEW candles_1m AS SELECT * REPLACE ({prices}) FROM stored")
+    connection.register("exchange_candles", EXCHANGE_CANDLES.schema.empty_table())
     return connection
 
 
@@ -210,10 +211,10 @@ def test_days_are_compared_together_and_told_apart() -> None:
 
 
 def exchange_breaks(exchange: Exchange, change: dict[str, Any]) -> list[Break]:
-    own = [{name: candle[name] for name in EXCHANGE_CANDLES.names} for candle in CANDLES]
+    own = [{name: candle[name] for name in OWN_CANDLES.names} for candle in CANDLES]
     own[3] |= change
     with connected(ROWS, CANDLES) as connection:
-        connection.register("exchange_candles", pa.Table.from_pylist(own, EXCHANGE_CANDLES))
+        connection.register("own_candles", pa.Table.from_pylist(own, OWN_CANDLES))
         return candles_exchange(exchange).between(connection, BTC, [DAY])
 
 
@@ -236,11 +237,11 @@ def test_only_what_is_not_exact_by_construction_has_a_tolerance(
 ) -> None:
     ours = CANDLES[3]["volume"] * 10**4
     theirs = ours * Decimal(factor)
-    own = [{name: candle[name] for name in EXCHANGE_CANDLES.names} for candle in CANDLES]
+    own = [{name: candle[name] for name in OWN_CANDLES.names} for candle in CANDLES]
     own[3]["volume"] = theirs
     stored = [candle | {"volume": ours} if number == 3 else candle for number, candle in enumerate(CANDLES)]
     with connected(ROWS, stored) as connection:
-        connection.register("exchange_candles", pa.Table.from_pylist(own, EXCHANGE_CANDLES))
+        connection.register("own_candles", pa.Table.from_pylist(own, OWN_CANDLES))
         found = candles_exchange(exchange).between(connection, BTC, [DAY])
     assert [(one.kind, one.column_name, one.amount) for one in found] == (
         [(Kind.VALUE_DRIFT, "volume", ours - theirs)] if drifts else []

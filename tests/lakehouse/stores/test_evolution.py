@@ -115,10 +115,6 @@ def swapped(table: Table) -> Table:
 
 REFUSED = {
     "narrower": (lambda table: changed(table, "recorded_at", kind=pa.int64()), "recorded_at is"),
-    "may be empty": (
-        lambda table: changed(table, "recorded_at", optional=True),
-        "recorded_at must not be empty",
-    ),
     "gone": (lambda table: without(table, "recorded_at"), "it has recorded_at, which"),
     "moved": (swapped, "its columns are in another order"),
     "new and required": (
@@ -143,6 +139,31 @@ def test_what_would_leave_old_rows_unreadable_is_refused(
         pass
     become(change(table))
     with pytest.raises(error, match=f"the table {table.name} in .*{reason}.*; use an empty LAKEHOUSE_HOME"):
+        store.open(home)
+
+
+@pytest.mark.parametrize("table", [TRADES, CANDLES_1M], ids=["iceberg", "paimon"])
+def test_a_column_may_become_one_that_can_be_empty_but_not_the_other_way_round(
+    home: Home, become: Callable[[Table], None], table: Table
+) -> None:
+    relaxed = changed(table, "recorded_at", optional=True)
+    old = make_trades([1]) if table is TRADES else make_candles([1])
+    new = make_trades([2]) if table is TRADES else make_candles([2])
+    (with_less,) = new.to_pylist()
+    less = pa.Table.from_pylist([with_less | {"recorded_at": None}], relaxed.schema)
+    store: Any = IcebergStore if table is TRADES else PaimonStore
+    for version, rows in ((table, old), (relaxed, less)):
+        become(version)
+        with store.open(home) as opened:
+            opened.append(version, rows) if table is TRADES else opened.upsert(version, rows)
+    with store.open(home) as opened:
+        found = opened.scan(relaxed).sort_by("recorded_at")
+        assert found.to_pylist() == [*old.to_pylist(), *less.to_pylist()]
+    shown = f"SELECT * FROM {table.name} ORDER BY recorded_at"
+    assert ask(home, shown) == [tuple(row.values()) for row in found.to_pylist()]
+    become(table)
+    error = IcebergStoreError if table is TRADES else PaimonStoreError
+    with pytest.raises(error, match=f"the table {table.name} in .*recorded_at may be empty in it"):
         store.open(home)
 
 

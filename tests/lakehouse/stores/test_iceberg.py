@@ -114,6 +114,22 @@ def another_program(home: Home) -> SqlCatalog:
     return SqlCatalog("simulated", uri=f"sqlite:///{home.iceberg}/catalog.db")
 
 
+def test_what_is_kept_of_a_table_is_what_another_program_reads(home: Home) -> None:
+    with IcebergStore.open(home) as store:
+        for n in range(4):
+            store.append(TRADES, make_trades([2 * n]))
+            store.tag(TRADES, f"tag-{n}")
+            read = another_program(home).load_table("simulated.trades")
+            kept = store.current(TRADES)
+            assert kept.metadata.model_dump() == read.metadata.model_dump()
+            assert kept.metadata_location == read.metadata_location
+            before = kept.metadata.model_dump()
+            read.append(make_trades([2 * n + 1]))
+            assert ids(store.scan(TRADES)) == list(range(2 * n + 2))
+            assert kept.metadata.model_dump() == before
+        assert set(store.current(TRADES).metadata.refs) == {"main", *(f"tag-{n}" for n in range(4))}
+
+
 def test_offsets_outlive_commits_of_another_program(home: Home) -> None:
     with IcebergStore.open(home) as store:
         store.append(TRADES, make_trades([1]), offsets={0: 5}, counters={"x": 1})

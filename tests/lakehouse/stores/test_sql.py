@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from table_rows import DAY, make_candles, make_trades, rows_with_extremes
+from table_rows import DAY, as_read, make_candles, make_trades, rows_with_extremes
 
 from lakehouse.home import Home, HomeError
 from lakehouse.settings import load_settings
@@ -56,7 +56,7 @@ def test_every_table_has_a_view_with_its_columns_and_types_empty_or_not(home: Ho
     assert described() == empty
     for name, table in TABLES.items():
         assert [column for column, _ in empty[name]] == table.schema.names
-        expected = rows_with_extremes(table.schema)
+        expected = as_read(table, rows_with_extremes(table.schema))
         found = ask(home, f"SELECT * FROM {name}")
         assert sorted(map(repr, found)) == sorted(repr(tuple(row.values())) for row in expected.to_pylist())
     assert dict(empty["trades"])["price"] == "DECIMAL(38,8)"

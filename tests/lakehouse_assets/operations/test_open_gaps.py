@@ -72,7 +72,7 @@ def test_another_gap_of_the_day_is_another_cause(world: World) -> None:
     assert [run.partition_key for run in second.run_requests or []] == [KEY]
     (one,), (other,) = first.run_requests or [], second.run_requests or []
     assert one.run_key != other.run_key
-    assert other.tags["lakehouse/cause"].startswith("gaps-")
+    assert other.tags["lakehouse/cause"].startswith("trades are still missing: ")
 
 
 def test_a_gap_belongs_to_the_sealed_day_whose_ids_it_touches() -> None:

@@ -9,6 +9,7 @@ from sealed_world import BTC, DAY, KEY, LIVE_KEY
 
 from lakehouse.stores.schemas import CANDLES_1M, REPLAY_CANDLES_1M, TRADES
 from lakehouse.stores.seals import SealRecord
+from lakehouse_assets import retries
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.partitions import product_day_key
 from lakehouse_assets.replay import candles as candles_module
@@ -63,6 +64,11 @@ def test_a_replay_of_a_sealed_day_equals_the_live_candles(
     assert check(again).passed
     assert metadata(again)["replay_id"] != said["replay_id"]
     assert metadata(again)["dagster/partition_row_count"] == 2 * said["candles"]
+    assert metadata(again)["dagster/row_count"] == 2 * said["candles"]
+    lineage = said["dagster/column_lineage"].deps_by_column
+    assert set(lineage) == set(CANDLES_1M.schema.names)
+    (source,) = lineage["start"]
+    assert (source.asset_key, source.column_name) == (dg.AssetKey("trades"), "event_time")
 
 
 def test_live_candles_that_are_others_are_found_and_explained(
@@ -131,7 +137,7 @@ def test_a_log_that_is_away_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     materialize(KEY)
-    monkeypatch.setattr(candles_module, "FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0)
     run_it, failures = candles_module.run, ["away", "away"]
 
     def often_away(*arguments: Any) -> Any:

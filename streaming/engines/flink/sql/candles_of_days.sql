@@ -74,6 +74,7 @@ SELECT
     AND first_id <= CASE WHEN first_trade_id > 1 THEN first_trade_id - 1 ELSE 1 END
     AND last_id > last_trade_id AS is_complete,
   revision,
+  'trades' AS source,
   exchange,
   recorded_at
 FROM minutes AS candle

@@ -5,6 +5,6 @@ INSERT OVERWRITE paimon.${namespace}.${table}
   PARTITION (`day` = ${day}, product = ${product})
 SELECT
   `start`, `open`, high, low, `close`, volume, quote_volume, taker_buy_volume, taker_sell_volume, trade_count,
-  first_trade_id, last_trade_id, is_complete, revision, exchange, recorded_at
+  first_trade_id, last_trade_id, is_complete, revision, source, exchange, recorded_at
 FROM paimon.${namespace}.${table}
 WHERE FALSE;

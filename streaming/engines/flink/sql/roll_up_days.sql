@@ -1,15 +1,21 @@
 -- The hours or days of some days of one product from their minutes, in place of those that are there.
 
+-- Minutes that the exchange alone tells have no ids: they follow one another by their number.
 CREATE TEMPORARY VIEW minutes AS
 SELECT
   *,
-  TIMESTAMPDIFF(MINUTE, TIMESTAMP '1970-01-01 00:00:00', CAST(`start` AS TIMESTAMP(3)))
-    / CAST(${minutes} AS INT) AS interval_number,
-  LPAD(CAST(first_trade_id AS STRING), 19, '0') || ':' || CAST(`open` AS STRING) AS id_and_open,
-  LPAD(CAST(last_trade_id AS STRING), 19, '0') || ':' || CAST(`close` AS STRING) AS id_and_close
-FROM paimon.${namespace}.candles_1m
-WHERE `day` IN (${days}) AND product = ${product};
+  minute_number / CAST(${minutes} AS INT) AS interval_number,
+  LPAD(CAST(COALESCE(first_trade_id, minute_number) AS STRING), 19, '0') || ':' || CAST(`open` AS STRING)
+    AS id_and_open,
+  LPAD(CAST(COALESCE(last_trade_id, minute_number) AS STRING), 19, '0') || ':' || CAST(`close` AS STRING)
+    AS id_and_close
+FROM (
+  SELECT *, TIMESTAMPDIFF(MINUTE, TIMESTAMP '1970-01-01 00:00:00', CAST(`start` AS TIMESTAMP(3))) AS minute_number
+  FROM paimon.${namespace}.candles_1m
+  WHERE `day` IN (${days}) AND product = ${product}
+);
 
+-- A sum is unknown where a part of it is.
 CREATE TEMPORARY VIEW intervals AS
 SELECT
   `day`,
@@ -19,14 +25,15 @@ SELECT
   MIN(low) AS low,
   MAX(id_and_close) AS closing,
   SUM(volume) AS volume,
-  SUM(quote_volume) AS quote_volume,
-  SUM(taker_buy_volume) AS taker_buy_volume,
-  SUM(taker_sell_volume) AS taker_sell_volume,
-  SUM(trade_count) AS trade_count,
-  MIN(first_trade_id) AS first_trade_id,
-  MAX(last_trade_id) AS last_trade_id,
+  CASE WHEN COUNT(quote_volume) = COUNT(*) THEN SUM(quote_volume) END AS quote_volume,
+  CASE WHEN COUNT(taker_buy_volume) = COUNT(*) THEN SUM(taker_buy_volume) END AS taker_buy_volume,
+  CASE WHEN COUNT(taker_sell_volume) = COUNT(*) THEN SUM(taker_sell_volume) END AS taker_sell_volume,
+  CASE WHEN COUNT(trade_count) = COUNT(*) THEN SUM(trade_count) END AS trade_count,
+  CASE WHEN COUNT(first_trade_id) = COUNT(*) THEN MIN(first_trade_id) END AS first_trade_id,
+  CASE WHEN COUNT(last_trade_id) = COUNT(*) THEN MAX(last_trade_id) END AS last_trade_id,
   COUNT(*) AS minutes_there,
   SUM(revision) AS revision,
+  MIN(COALESCE(source, 'trades')) AS source,
   MAX(exchange) AS exchange,
   MAX(recorded_at) AS recorded_at
 FROM minutes
@@ -84,6 +91,7 @@ SELECT
   last_trade_id,
   COALESCE(complete_minutes = minutes_there AND first_run = last_run, FALSE),
   revision,
+  source,
   exchange,
   recorded_at
 FROM intervals AS longer

@@ -196,6 +196,7 @@ SELECT /*+ STATE_TTL('candle' = ${candles_known_for}, 'neighbour' = ${candles_kn
   last_trade_id - first_trade_id + 1 = trade_count
     AND COALESCE(known, 0) + CASE WHEN first_trade_id = 1 THEN 1 ELSE 0 END = 2 AS is_complete,
   revision,
+  'trades' AS source,
   exchange,
   recorded_at
 FROM (

@@ -1,0 +1,19 @@
+"""Which product-days have come to rest: what is made of them is made from tables, not left to the stream."""
+
+from datetime import date
+
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.schemas import EXCHANGE_CANDLES
+from lakehouse.stores.seals import seals
+
+
+def settled_days(store: IcebergStore) -> set[tuple[str, date]]:
+    """Return the product-days that are sealed, and those whose candles were fetched from the exchange.
+
+    Candles are only ever fetched of days that are over. Reads records and manifests only.
+
+    Raises:
+        IcebergStoreError: a seal's record can't be read.
+    """
+    fetched = {(str(stats.product), stats.day) for stats in store.partitions(EXCHANGE_CANDLES)}
+    return seals(store).keys() | fetched

@@ -60,6 +60,10 @@ class Lakehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Whether anything was ever written: opening a store would make it."""
         return warehouse(self.home).exists()
 
+    def no_data(self) -> dg.SkipReason:
+        """Say why a tick has nothing to look at where nothing was ever written."""
+        return dg.SkipReason(f"{self.root} holds no {self.namespace} data yet")
+
     @property
     def can_fetch(self) -> bool:
         """Whether there is an exchange to ask; a recording can't be."""

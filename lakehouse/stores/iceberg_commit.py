@@ -112,9 +112,9 @@ def carried(current: PyIcebergTable) -> dict[str, str]:
     if FOLLOWS in current.metadata.properties:
         newest = current.current_snapshot()
         raise ForeignCommitError(
-            f"another program expired the snapshots of {'.'.join(current.name())} that hold the offsets of "
-            f"the log (its newest is {newest and newest.snapshot_id}): restore its metadata from before, "
-            "or use an empty LAKEHOUSE_HOME"
+            f"the snapshots of {'.'.join(current.name())} that hold the offsets of the log are gone (the "
+            f"newest is {newest and newest.snapshot_id}): another program has expired them. Restore the "
+            "table's metadata from before, or use an empty LAKEHOUSE_HOME"
         )
     return {}
 

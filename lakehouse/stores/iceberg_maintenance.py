@@ -2,7 +2,7 @@
 
 Each commit adds a file to each partition it touches, a manifest, a snapshot and a metadata file. Compaction
 writes a partition's files of one size class together once there are `fan_in` of them, so that a row is
-rewritten a bounded number of times. Expiry forgets snapshots, except those that keep the past readable
+rewritten a bounded number of times. Expiry removes snapshots, except those that keep the past readable
 (`versions`), and deletes the files that only they named. Both are done after every few commits and cost what
 those commits wrote, however large the table is. Orphans are looked for in the whole table, now and then.
 pyiceberg has neither a compaction nor a deletion of files.
@@ -126,9 +126,9 @@ def _belongs(part: PartitionKey, key: PartitionKey) -> bool:
 def expire(
     store: "IcebergStore", table: Table, keep: int, grace: timedelta, ladder: Sequence[Rung]
 ) -> ExpiryResult:
-    """Forget what `plan_expiry` says; delete the files that were forgotten `grace` ago.
+    """Expire what `plan_expiry` says; delete the files of those that expired `grace` ago.
 
-    Forgetting is one commit. Which files nothing names any more is written down after it: a crash in between
+    Expiring is one commit. Which files nothing names any more is written down after it: a crash in between
     leaves them to `sweep`.
     """
     if keep < 1:

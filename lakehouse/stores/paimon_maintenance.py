@@ -3,8 +3,8 @@
 Neither pypaimon nor its Rust library has them. Each upsert adds a file to each partition it touches, and a
 manifest; a scan merges all files of a partition, and the writer reads all manifests. So compaction reads a
 partition merged and writes it as one file, and writes all manifests together, in one snapshot of the kind
-COMPACT. Expiry forgets snapshots, keeps as tags those that keep the past readable (`versions`), and deletes
-the files that only the forgotten ones named. Both cost what was written since the last time. Orphans are
+COMPACT. Expiry removes snapshots, keeps as tags those that keep the past readable (`versions`), and deletes
+the files that only those named. Both cost what was written since the last time. Orphans are
 looked for in the whole table, now and then.
 """
 
@@ -125,7 +125,7 @@ def compact(store: "PaimonStore", table: Table, fan_in: int) -> CompactionResult
 def expire(
     store: "PaimonStore", table: Table, keep: int, grace: timedelta, ladder: Sequence[Rung]
 ) -> ExpiryResult:
-    """Forget what `plan_expiry` says; delete the files that were forgotten `grace` ago.
+    """Expire what `plan_expiry` says; delete the files of those that expired `grace` ago.
 
     Tags are set before snapshots go, and snapshots go oldest first, so that a crash leaves a contiguous
     history. Which files nothing names any more is written down after that: a crash in between leaves them to

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from lakehouse.market.columns import microseconds, scaled_integers
 from lakehouse.market.product import checked_product
-from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError, PartitionStats
+from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
+from lakehouse.stores.iceberg_partitions import PartitionStats
 from lakehouse.stores.schemas import TRADES
 
 _PREFIX: Final = "lakehouse.seal."

@@ -29,11 +29,9 @@ from lakehouse_assets.partition_results import (
 from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
 from lakehouse_assets.plots import candles_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError, JobFailedError, StatementError
 from streaming.engines.rebuilding import Rebuilt
-
-FLINK_RETRIES = 5
-FIRST_WAIT_SECONDS = 15
 
 FAILURES_OF_A_DAY = (
     OSError,
@@ -107,9 +105,7 @@ def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
                         FAILURES_OF_A_DAY,
                     )
                 except FlinkUnavailableError as error:
-                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                    context.log.warning(f"{error}. Next attempt in {wait} s")
-                    raise dg.RetryRequested(max_retries=FLINK_RETRIES, seconds_to_wait=wait) from error
+                    raise another_attempt(context, error) from error
                 results |= done
                 failures |= failed
                 context.log.info(f"{len(results) + len(failures)} of {len(context.partition_keys)} days done")

@@ -30,12 +30,10 @@ from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, 
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.plots import candles_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import RETRIES, another_attempt
 from streaming.exchanges.contract import RestError
 from streaming.sealing.day import Origin
 from streaming.sealing.due import day_end_us, event_clock_us
-
-REST_RETRIES: Final = 5
-FIRST_WAIT_SECONDS: Final = 15
 
 RETRIED: Final = (RestError, CatalogError, CommitConflictError, FilesReplacedError)
 """What passes by itself: an exchange or a catalog that is away, another program that commits."""
@@ -86,9 +84,7 @@ def exchange_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home)
             try:
                 fetched, failures = asyncio.run(_fetch_all(context, lakehouse, store))
             except RETRIED as error:
-                wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                context.log.warning(f"{error}. What was fetched is kept; next attempt in {wait} s")
-                raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
+                raise another_attempt(context, error, "What was fetched is kept") from error
             results = _checked(fetched, lakehouse, duckdb, store)
         yield from reported(context, results, failures)
 
@@ -115,7 +111,7 @@ async def _fetch_all(
                 rows = await _asked(origin, product, day, clocks[product], lakehouse.lateness_minutes)
                 fetched[key] = _written(store, product, day, rows)
             except RETRIED as error:
-                if context.retry_number < REST_RETRIES:
+                if context.retry_number < RETRIES:
                     raise
                 failures[key] = error
             except FAILURES_OF_A_DAY as error:
@@ -190,7 +186,7 @@ def _checked(
     scope = scopes(store, [parsed(key) for key in fetched], lakehouse.lateness_minutes)
     with duckdb.get_connection() as connection:
         checked = evaluate(EXCHANGE_CANDLE_CHECKS, connection, scope)
-    total = sum(stats.rows for stats in store.partitions(EXCHANGE_CANDLES))
+    total = store.row_count(EXCHANGE_CANDLES)
     newest = max(fetched, default="")
     results = {}
     for key, done in fetched.items():

@@ -81,7 +81,7 @@ def seal_sensor(trades: dg.AssetsDefinition, looked_at: Sequence[dg.AssetsDefini
         context: dg.SensorEvaluationContext, lakehouse: Lakehouse
     ) -> dg.SensorResult | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         with lakehouse.iceberg() as store:
             due = due_days(store, lakehouse.lateness_minutes, can_fetch=lakehouse.can_fetch)
         partitions = trades.partitions_def

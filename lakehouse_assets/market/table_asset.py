@@ -18,7 +18,7 @@ from lakehouse.home import Home
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import Table
-from lakehouse_assets.market.candles import FAILURES_OF_A_DAY, FIRST_WAIT_SECONDS, FLINK_RETRIES
+from lakehouse_assets.market.candles import FAILURES_OF_A_DAY
 from lakehouse_assets.market.carrying import CARRY_CHANGES
 from lakehouse_assets.market.checks import Check, check_specs, evaluate, scopes
 from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, column_lineage, table_metadata
@@ -31,6 +31,7 @@ from lakehouse_assets.partition_results import (
 )
 from lakehouse_assets.partitions import MOST_DAYS, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.rebuilding import RebuildDays
 
@@ -134,9 +135,7 @@ def table_asset(
                 try:
                     done, failed = together_or_each(batch, work, FAILURES_OF_A_DAY)
                 except FlinkUnavailableError as error:
-                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                    context.log.warning(f"{error}. Next attempt in {wait} s")
-                    raise dg.RetryRequested(max_retries=FLINK_RETRIES, seconds_to_wait=wait) from error
+                    raise another_attempt(context, error) from error
                 results |= done
                 failures |= failed
                 context.log.info(f"{len(results) + len(failures)} of {len(context.partition_keys)} days done")

@@ -19,13 +19,12 @@ from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported, together_or_each
 from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import RETRIES, another_attempt
 from streaming.exchanges.contract import RestError
 from streaming.sealing.day import Origin, SealedDay, seal_day
 from streaming.sealing.due import day_end_us, event_clock_us
 from streaming.sealing.spool import Spool
 
-REST_RETRIES = 5
-FIRST_WAIT_SECONDS = 15
 PROGRESS_STEPS = 20
 
 RETRIED = (RestError, CatalogError, CommitConflictError, FilesReplacedError)
@@ -69,9 +68,7 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
             try:
                 sealed, failures = asyncio.run(_seal_all(context, lakehouse, store))
             except RETRIED as error:
-                wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                context.log.warning(f"{error}. What was sealed and fetched is kept; next attempt in {wait} s")
-                raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
+                raise another_attempt(context, error, "What was sealed and fetched is kept") from error
             sizes = {(str(stats.product), stats.day): stats.rows for stats in store.partitions(TRADES)}
             for batch in batches(sealed, sizes, MOST_TRADES, MOST_DAYS):
                 done, failed = together_or_each(
@@ -105,7 +102,7 @@ async def _seal_all(
                     clocks[product] = await event_clock_us(store, origin, product)
                 sealed[key] = await _sealed(context, lakehouse, store, origin, product, day, clocks[product])
             except RETRIED as error:
-                if context.retry_number < REST_RETRIES:
+                if context.retry_number < RETRIES:
                     raise
                 failures[key] = error
             except FAILURES_OF_A_DAY as error:

@@ -1,8 +1,9 @@
 """The assets `maintenance/<table>`: each table kept small, with figures before and after.
 
 An asset for each table, so that a run waits for the writer of its own table only (they share a pool), and a
-table that grows is seen by its own plots. Lance's tables get theirs the same way: `optimize` goes where
-`streaming.engines.maintaining` chooses between the stores.
+table that grows is seen by its own plots. It also is the asset of the tables that the stream keeps about
+itself. Lance's tables get theirs the same way: `optimize` goes where `streaming.engines.maintaining`
+chooses between the stores.
 """
 
 from dataclasses import asdict
@@ -20,8 +21,10 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import TABLES, Table
 from lakehouse.stores.table_size import iceberg_missing, paimon_missing
 from lakehouse_assets.market.description import table_metadata
+from lakehouse_assets.operations.record_checks import record_checks
 from lakehouse_assets.partitions import CAUSE
-from lakehouse_assets.resources import Lakehouse
+from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.maintaining import Maintained, maintain
 
@@ -31,8 +34,6 @@ PREFIX: Final = "maintenance"
 ORPHANS_HOUR: Final = 3
 """UTC hour whose run looks at every file: the sealed days of yesterday are through by then."""
 
-FLINK_RETRIES: Final = 5
-FIRST_WAIT_SECONDS: Final = 15
 _SHOWN: Final = 20
 
 
@@ -59,7 +60,7 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
     @dg.asset(
         key=maintenance_key(table),
         description=(
-            f"Keeps `{table.name}` small while it is written: merges small files, forgets old snapshots "
+            f"Keeps `{table.name}` small while it is written: merges small files, expires old snapshots "
             "(each hour of two days and each day of ninety stay readable, and what is tagged), deletes files "
             "that nothing names any more, and looks for what a killed process left. Nothing that a reader, a "
             "tag or a writer needs is touched."
@@ -74,7 +75,8 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
                 "no_file_is_missing",
                 asset=maintenance_key(table),
                 description="Every data file that the newest snapshot or a tag names is on the disk.",
-            )
+            ),
+            *(check.spec(maintenance_key(table)) for check in record_checks(table)),
         ],
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(hours=26), warn_window=timedelta(hours=3)
@@ -84,7 +86,10 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
         code_version="1",
     )
     def maintenance(
-        context: dg.AssetExecutionContext, config: MaintenanceConfig, lakehouse: Lakehouse
+        context: dg.AssetExecutionContext,
+        config: MaintenanceConfig,
+        lakehouse: Lakehouse,
+        duckdb: LakehouseDuckDB,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         with lakehouse.iceberg() as iceberg, lakehouse.paimon() as paimon:
             settings = load_settings(home=lakehouse.home.root)
@@ -98,16 +103,18 @@ def _maintenance(table: Table, home: Home) -> dg.AssetsDefinition:
                     look_for_orphans=config.look_for_orphans,
                 )
             except FlinkUnavailableError as error:
-                wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                context.log.warning(f"{error}. Next attempt in {wait} s")
-                raise dg.RetryRequested(max_retries=FLINK_RETRIES, seconds_to_wait=wait) from error
-            if table.store == "iceberg":
-                gone, snapshot_id = iceberg_missing(iceberg, table), iceberg.snapshot_id(table)
-            else:
-                gone, snapshot_id = paimon_missing(paimon, table), paimon.snapshot_id(table)
-        return dg.MaterializeResult(
-            metadata=_metadata(done) | {"snapshot_id": str(snapshot_id)}, check_results=[_check(table, gone)]
-        )
+                raise another_attempt(context, error) from error
+            is_iceberg = table.store == "iceberg"
+            gone = iceberg_missing(iceberg, table) if is_iceberg else paimon_missing(paimon, table)
+            store = iceberg if is_iceberg else paimon
+            now: dict[str, Any] = {"snapshot_id": str(store.snapshot_id(table))}
+            if not gone:
+                now["dagster/row_count"] = store.row_count(table)
+        checked = [_check(table, gone)]
+        if not gone and (asked := record_checks(table)):
+            with duckdb.get_connection() as connection:
+                checked += [check.evaluated(connection) for check in asked]
+        return dg.MaterializeResult(metadata=_metadata(done) | now, check_results=checked)
 
     return maintenance
 
@@ -120,7 +127,7 @@ def _metadata(done: Maintained) -> dict[str, Any]:
     }
     work = {
         "merged_files": done.merged_files,
-        "forgotten_snapshots": done.forgotten_snapshots,
+        "expired_snapshots": done.expired_snapshots,
         "deleted_files": done.deleted_files,
         "orphans_removed": done.orphans,
         "files_waiting": done.waiting,
@@ -148,7 +155,7 @@ def maintain_tables_job() -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         "maintain_tables",
         selection=[maintenance_key(table) for table in TABLES.values()],
-        description="Merges small files of the tables, forgets old snapshots, deletes what nothing names.",
+        description="Merges small files of the tables, expires old snapshots, deletes what nothing names.",
     )
 
 
@@ -172,7 +179,7 @@ def maintenance_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefini
         context: dg.ScheduleEvaluationContext, lakehouse: Lakehouse
     ) -> list[dg.RunRequest] | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         at = context.scheduled_execution_time
         with lakehouse.iceberg() as iceberg, lakehouse.paimon() as paimon:
             stores: dict[str, IcebergStore | PaimonStore] = {"iceberg": iceberg, "paimon": paimon}

@@ -113,7 +113,7 @@ def open_gaps_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, lakehouse: Lakehouse, duckdb: LakehouseDuckDB
     ) -> dg.SensorResult | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         bound = load_settings(home=lakehouse.home.root).alert_gap_minutes
         now = to_datetime(now_us())
         window = {"since": now - LOOK_BACK, "until": now - timedelta(minutes=bound)}

@@ -29,11 +29,10 @@ from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, 
 from lakehouse_assets.partitions import parsed, product_day_key
 from lakehouse_assets.plots import breaks_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.exchanges.contract import RestError
 
 GROUP = "operations"
-REST_RETRIES = 5
-FIRST_WAIT_SECONDS = 15
 
 
 def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -82,9 +81,7 @@ def reconciliation_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                 try:
                     compared = _compared(lakehouse, duckdb, product, of_product)
                 except RestError as error:
-                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                    context.log.warning(f"{error}. Nothing was changed; next attempt in {wait} s")
-                    raise dg.RetryRequested(max_retries=REST_RETRIES, seconds_to_wait=wait) from error
+                    raise another_attempt(context, error, "Nothing was changed") from error
             with IcebergStore.open(lakehouse.home.create(), [RECONCILIATION]) as store:
                 snapshot_id = _written(store, product, compared.breaks)
                 rows = store.row_count(RECONCILIATION)

@@ -1,9 +1,10 @@
 """What is asked of a reconciled product-day: a check for each comparison and class of break.
 
-An error is what makes a table wrong that something depends on, and it blocks that. The exchange's own candles
-only warn: ours are exactly our trades, whose ids are complete, and an exchange publishes its candles late and
-may correct them. Lost counts are an error that blocks nothing, as for `trades`: a sealed day is complete by
-its ids, whatever was counted on its way.
+An error is what makes a table wrong that something depends on. It fails the run, so that a person is told,
+and blocks what is made of reconciled days, which is nothing yet. The exchange's own candles only warn: ours
+are exactly our trades, whose ids are complete, and an exchange publishes its candles late and may correct
+them. Lost counts are an error that blocks nothing, as for `trades`: a sealed day is complete by its ids,
+whatever was counted on its way.
 """
 
 from collections.abc import Sequence

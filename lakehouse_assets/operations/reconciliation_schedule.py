@@ -88,7 +88,7 @@ def reconciliation_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDef
         context: dg.ScheduleEvaluationContext, lakehouse: Lakehouse
     ) -> list[dg.RunRequest] | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         with lakehouse.iceberg() as store:
             sealed = seals(store)
         partitions = job.partitions_def

@@ -45,7 +45,7 @@ def refused_inputs_sensor() -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, lakehouse: Lakehouse
     ) -> dg.SensorResult | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         bound = load_settings(home=lakehouse.home.root).alert_refused_inputs
         seen = decoded(context.cursor, Seen)
         with lakehouse.iceberg() as store:

@@ -88,7 +88,7 @@ def watermark_sensor() -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, lakehouse: Lakehouse
     ) -> dg.SensorResult | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         before = decoded(context.cursor, Moved)
         now: dict[str, dict[str, int]] = {}
         events = []

@@ -22,6 +22,7 @@ from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, 
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.replay.checks import equals_live_candles
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
+from lakehouse_assets.retries import another_attempt
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.replay.progress import Progress, Replayed
 from streaming.replay.replaying import run
@@ -29,8 +30,6 @@ from streaming.replay.settings import ReplayError, chosen, parsed_speed
 from streaming.spine.contract import SpineUnavailableError
 
 GROUP: Final = "replay"
-RETRIES: Final = 5
-FIRST_WAIT_SECONDS: Final = 15
 SAY_EVERY_SECONDS: Final = 5.0
 
 
@@ -81,9 +80,7 @@ def replay_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -
                     failures[key] = error
                     continue
                 except (FlinkUnavailableError, SpineUnavailableError) as error:
-                    wait = FIRST_WAIT_SECONDS * 2**context.retry_number
-                    context.log.warning(f"{error}. The replay goes on in {wait} s")
-                    raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from error
+                    raise another_attempt(context, error, "The replay goes on from where it is") from error
                 scope = scopes(archive, [(product, day)], lakehouse.lateness_minutes)
                 with duckdb.get_connection() as connection:
                     check = equals_live_candles(done.replay.id if done else "")

@@ -42,7 +42,7 @@ def replay_schedule(
     )
     def replay_last_sealed_day(lakehouse: Lakehouse) -> list[dg.RunRequest] | dg.SkipReason:
         if not lakehouse.is_written:
-            return dg.SkipReason(f"{lakehouse.root} holds no {lakehouse.namespace} data yet")
+            return lakehouse.no_data()
         with lakehouse.iceberg() as store:
             last = last_sealed(seals(store))
         requests = [

@@ -32,7 +32,7 @@ class Maintained:
     before: TableSize
     after: TableSize
     merged_files: int
-    forgotten_snapshots: int
+    expired_snapshots: int
     deleted_files: int
     orphans: int | None
     waiting: int | None

@@ -23,7 +23,8 @@ from lakehouse.market.time import day_of, now_us, to_datetime
 from lakehouse.market.trade import Exchange, Source
 from lakehouse.market.trade_ids import TradeIds
 from lakehouse.stores.duplicates import duplicates_counter
-from lakehouse.stores.iceberg import IcebergStore, PartitionStats
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_partitions import PartitionStats
 from lakehouse.stores.schemas import GAPS, QUARANTINE, TRADES
 from lakehouse.stores.seals import SealRecord, encode_seal, rows_checksum, seal_property, seals
 from streaming.exchanges.contract import Rest

@@ -15,7 +15,8 @@ from pyiceberg.types import TimestamptzType
 
 from lakehouse.market.time import DAY_US, MINUTE_US, day_of, day_start_us, now_us
 from lakehouse.market.trade import Exchange
-from lakehouse.stores.iceberg import IcebergStore, PartitionStats
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_partitions import PartitionStats
 from lakehouse.stores.schemas import TRADES
 from lakehouse.stores.seals import SealRecord, seals
 from streaming.sealing.day import Origin

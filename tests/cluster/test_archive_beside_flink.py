@@ -1,4 +1,4 @@
-"""Python seals, merges files and forgets snapshots in the tables that Flink writes at the same time."""
+"""Python seals, merges files and expires snapshots in the tables that Flink writes at the same time."""
 
 import asyncio
 import random

@@ -14,9 +14,8 @@ from lakehouse.market.time import DAY_US, day_start_us, from_datetime
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
+from lakehouse_assets import retries
 from lakehouse_assets.definitions import build_defs
-from lakehouse_assets.market import candles as candles_module
-from lakehouse_assets.market import trades as trades_module
 from lakehouse_assets.resources import Lakehouse
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.rebuilding import RebuildDays
@@ -169,7 +168,7 @@ class OftenAway(Lakehouse):
 def test_an_exchange_that_is_away_is_asked_again_later(
     tables: Lakehouse, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trades_module, "FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0)
     OftenAway.failures[:] = ["no answer", "no answer"]
     defs = build_defs(resource_overrides={"lakehouse": OftenAway(**tables.model_dump())})
     run = defs.resolve_job_def("seal_days").execute_in_process(
@@ -195,7 +194,7 @@ class FlinkOftenAway(Lakehouse):
 def test_a_flink_that_is_away_is_asked_again_later(
     tables: Lakehouse, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candles_module, "FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0)
     FlinkOftenAway.failures[:] = ["no answer", "no answer"]
     defs = build_defs(resource_overrides={"lakehouse": FlinkOftenAway(**tables.model_dump())})
     run = defs.resolve_job_def("seal_days").execute_in_process(partition_key=KEY, instance=instance)

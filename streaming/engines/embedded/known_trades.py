@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lakehouse.market.trade_ids import TradeIds
-from lakehouse.stores.iceberg import IcebergStore, PartitionStats
+from lakehouse.stores.iceberg import IcebergStore
+from lakehouse.stores.iceberg_partitions import PartitionStats
 from lakehouse.stores.schemas import TRADES
 
 

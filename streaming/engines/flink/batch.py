@@ -41,7 +41,7 @@ class EdgesError(ValueError):
 
 @dataclass(frozen=True)
 class CompactionResult:
-    """What a compaction did: the job that merged files (None where none were due), snapshots forgotten."""
+    """What a compaction did: the job that merged files (None where none were due), snapshots expired."""
 
     job_id: str | None
     snapshots: int
@@ -318,7 +318,7 @@ def compact(
     timeout_seconds: float = BATCH_SECONDS,
     on_progress: OnProgress = lambda _progress: None,
 ) -> CompactionResult:
-    """Write each idle partition of a Paimon table into one file, and forget old snapshots.
+    """Write each idle partition of a Paimon table into one file, and expire old snapshots.
 
     The streaming job goes on beside it: it merges the files of partitions that it writes itself.
 
@@ -328,7 +328,7 @@ def compact(
         idle: how long a partition must not have been written; shorter than the streaming job may need to end
             a merge of its own, the two would collide and one of them start anew.
         keep_snapshots: newest snapshots that stay.
-        older_than: snapshots of this age are forgotten.
+        older_than: snapshots of this age expire.
         timeout_seconds: how long the job may take.
         on_progress: called whenever the job has moved.
 

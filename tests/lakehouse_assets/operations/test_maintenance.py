@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from table_rows import make_candles, make_trades
 
@@ -16,7 +17,8 @@ from lakehouse.home import Home
 from lakehouse.stores import sql
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
-from lakehouse.stores.schemas import CANDLES_1M, TABLES, TRADES, Table
+from lakehouse.stores.schemas import CANDLES_1M, GAPS, INTAKE, QUARANTINE, TABLES, TRADES, Table
+from lakehouse_assets import retries
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.operations import maintenance
 from lakehouse_assets.operations.maintenance import maintenance_key
@@ -86,7 +88,8 @@ def test_every_table_is_maintained_and_says_what_was_done(
         assert "flink_job_id" not in figures
     assert said(run, TABLES["gaps"])["files_after"] == 0
     assert {check.passed for check in run.get_asset_check_evaluations()} == {True}
-    assert len(run.get_asset_check_evaluations()) == len(TABLES)
+    assert len(run.get_asset_check_evaluations()) == len(TABLES) + 2 * len(RECORDS)
+    assert said(run, TRADES)["dagster/row_count"] == said(run, CANDLES_1M)["dagster/row_count"] == 5
     again = run_maintenance(defs, instance, TRADES, CANDLES_1M, orphans=False)
     for table in (TRADES, CANDLES_1M):
         figures = said(again, table)
@@ -128,6 +131,48 @@ def test_a_file_that_is_gone_fails_the_check_which_says_what_to_do(
     assert check.severity is dg.AssetCheckSeverity.ERROR
     assert f"1 data files of {table.name} are gone" in (check.description or "")
     assert check.metadata["first_missing"].value == str(data)
+
+
+RECORDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    GAPS.name: (
+        {"first_trade_id": 5, "last_trade_id": 7, "status": "found", "found_by": "trade_id", "detail": ""},
+        {"last_trade_id": 4},
+    ),
+    QUARANTINE.name: ({"reason": "not_json", "detail": "", "frame": b"{"}, {"reason": "a mood"}),
+    INTAKE.name: (
+        {"kind": "trade", "received": 3, "accepted": 1, "duplicates": 1, "quarantined": 1, "late": 0},
+        {"received": 4},
+    ),
+}
+"""Of each table that the stream keeps about itself a good row, and what makes no sense in its place."""
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_rows_that_can_not_be_are_found_in_what_the_stream_keeps_about_itself(
+    defs: dg.Definitions, instance: dg.DagsterInstance, tables: Lakehouse, name: str
+) -> None:
+    tables.home.create()
+    table = TABLES[name]
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    good, change = RECORDS[name]
+    at = dict.fromkeys(("noticed_at", "received_at", "recorded_at"), now)
+    place = {"product": "BTC-USD", "day": DAY, "exchange": "simulated", "spine_partition": 0}
+
+    def wrong(*rows: dict[str, Any]) -> set[str]:
+        values = [at | place | {"spine_offset": 1} | good | row for row in rows]
+        with tables.iceberg() as store:
+            store.append(table, pa.Table.from_pylist(values, table.schema))
+        run = run_maintenance(defs, instance, table, orphans=False)
+        failed = [check for check in run.get_asset_check_evaluations() if not check.passed]
+        for check in failed:
+            assert check.severity is dg.AssetCheckSeverity.ERROR
+            assert "look for another program" in (check.description or "")
+        return {check.check_name for check in failed}
+
+    # What a seal finds has no message of the log.
+    assert wrong({}, {"spine_offset": -1}, {"spine_offset": -1}) == set()
+    assert wrong({}) == {"no_message_twice"}
+    assert wrong({"spine_offset": 2} | change) == {"no_message_twice", "rows_make_sense"}
 
 
 def _write_on(home: Home, table: Table, written: Event, stop: Event) -> None:
@@ -239,8 +284,8 @@ def test_while_flink_is_away_it_is_tried_again(
         raise FlinkUnavailableError("Flink's SQL gateway doesn't answer: start `lakehouse cluster up`")
 
     monkeypatch.setattr(maintenance, "maintain", away)
-    monkeypatch.setattr(maintenance, "FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0)
     run = run_maintenance(build_defs(), instance, CANDLES_1M)
     assert not run.success
-    retries = [event for event in run.all_events if event.is_step_restarted]
-    assert len(retries) == maintenance.FLINK_RETRIES
+    restarts = [event for event in run.all_events if event.is_step_restarted]
+    assert len(restarts) == retries.RETRIES

@@ -9,6 +9,7 @@ from sealed_world import BTC, DAY, KEY, LIVE_KEY
 
 from lakehouse.stores.schemas import CANDLES_1M, REPLAY_CANDLES_1M, TRADES
 from lakehouse.stores.seals import SealRecord
+from lakehouse_assets import retries
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.partitions import product_day_key
 from lakehouse_assets.replay import candles as candles_module
@@ -136,7 +137,7 @@ def test_a_log_that_is_away_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     materialize(KEY)
-    monkeypatch.setattr(candles_module, "FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0)
     run_it, failures = candles_module.run, ["away", "away"]
 
     def often_away(*arguments: Any) -> Any:

@@ -1,7 +1,7 @@
 from datetime import date, timedelta
 
 from lakehouse.market.time import DAY_US, MINUTE_US, day_start_us
-from lakehouse.stores.iceberg import PartitionStats
+from lakehouse.stores.iceberg_partitions import PartitionStats
 from lakehouse.stores.seals import SealRecord
 from streaming.sealing.due import LOOK_BACK, day_end_us, due_of
 

@@ -23,7 +23,7 @@ run: install  ## Run everything until Ctrl-C (FEED=simulated, coinbase, binance 
 	@$(if $(PROFILE),LAKEHOUSE_PROFILE="$(PROFILE)") $(BIN)/lakehouse up $(if $(FEED),--feed "$(FEED)")
 
 test: install  ## Run the tests (those of the cluster where Java, Maven and PostgreSQL are installed)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: install  ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .

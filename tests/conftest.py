@@ -1,4 +1,4 @@
-"""What all tests share: the real market data, the campaigns' options, and no silent skips in CI."""
+"""What all tests share: the real market data, the campaigns' options, their order, and no silent skips."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from pieces import InPieces, turn, uses_cluster
+from xdist.remote import Producer
 
 from benchmarks.iggy_server import ADDRESS, BINARY, IggyServer
 
 ROOT = Path(__file__).parents[1]
-CLUSTER = ROOT / "tests" / "cluster"
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("lakehouse", deadline=None)
@@ -33,12 +34,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=20261121, help="seed of the fault campaigns")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the campaigns in full run; the cluster's tests come last, then it is stopped.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> InPieces:
+    return InPieces(config, log)
 
-    Beside the others it would take half a core from them, and pytest stops it at the end only.
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests, and leave out what only the campaigns in full run.
+
+    One process alone comes to the cluster last: a person sees first what takes little.
     """
-    items.sort(key=lambda item: CLUSTER in item.path.parents)
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=lambda item: turn(item.path))
+    else:
+        items.sort(key=lambda item: uses_cluster(item.path))
     if config.getoption("--full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full")]

@@ -7,10 +7,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from typed_commands import LAKEHOUSE, environment, output_of, run
+
+from lakehouse.home import home_of
+from lakehouse.settings import load_settings
+from lakehouse.stores.sql import connect
 
 
 class Platform:
@@ -46,12 +51,20 @@ class Platform:
         text = output_of(self.folder, "sql", "--format", "csv", statement, **self.settings)
         return list(csv.DictReader(io.StringIO(text)))
 
+    def count(self, statement: str) -> int:
+        """Answer a question for one number at once, without a process of its own: for who asks often."""
+        settings = load_settings(home=self.folder / "data", feed="simulated")
+        with closing(connect(home_of(settings))) as connection:
+            (found,) = connection.execute(statement).fetchone() or (0,)
+        return int(found or 0)
+
     def status(self) -> "subprocess.CompletedProcess[str]":
         return run(self.folder, "status", **self.settings)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 60, *, pause: float = 0.2) -> None:
+    """Wait until something is so. Where asking takes a process, a long pause leaves its core to others."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)
+        time.sleep(pause)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakehouse.stores.schemas import CANDLES_1M, TRADES, Table
+from lakehouse.stores.schemas import CANDLES_1M, QUOTES, TRADES, Table
 
 DAY = date(2026, 1, 2)
 PRODUCTS = ("BTC-USD", "ETH-USD")
@@ -64,6 +64,23 @@ def make_candles(
         for minute in minutes
     ]
     return pa.Table.from_pylist(rows, schema=CANDLES_1M.schema)
+
+
+def make_quotes(seconds: Sequence[int], product: str = "BTC-USD", day: date = DAY, **values: Any) -> pa.Table:
+    """Quotes at seconds of a day, each with its second for its offset."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    rows = [
+        {
+            **{"product": product, "day": day, "event_time": midnight + timedelta(seconds=second)},
+            **{"update_id": 0, "bid": Decimal(99), "bid_size": Decimal(1), "ask": Decimal(101)},
+            **{"ask_size": Decimal(2), "spread": Decimal(2), "mid": Decimal(100), "imbalance": None},
+            **{"source": "book", "exchange": "simulated", "received_at": midnight, "recorded_at": midnight},
+            **{"spine_partition": 0, "spine_offset": second},
+            **values,
+        }
+        for second in seconds
+    ]
+    return pa.Table.from_pylist(rows, schema=QUOTES.schema)
 
 
 def _any_value(kind: pa.DataType, number: int) -> Any:

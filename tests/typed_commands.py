@@ -1,7 +1,6 @@
 """Running `lakehouse` as a person does: in a folder of its own, without anybody's settings."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,12 +32,3 @@ def output_of(folder: Path, *arguments: str, **settings: str) -> str:
     done = run(folder, *arguments, **settings)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

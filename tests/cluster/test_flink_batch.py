@@ -102,14 +102,17 @@ def test_days_of_a_product_are_rebuilt_by_one_job_and_in_one_commit(world: Flink
     edge = 10_000
     days = [DAY + timedelta(days=number) for number in range(40)]
     traded = [day for day in days if day.day % 7 != 3]
+    trades = [spread([*range(1, 20)], product, EVE, 17_000_000)]
+    held_over: list[int] = []
     for number, day in enumerate(traded):
-        # Days that join on, days with a hole between them, and holes within.
+        # Days that join on, days with a hole between them, holes within; the next day fills some.
         first = edge if number % 3 else edge + 5
-        ids = [trade_id for trade_id in range(first, first + 30) if trade_id != first + 7 + number]
+        hole = first + 7 + number % 20
+        ids = [trade_id for trade_id in range(first, first + 30) if trade_id != hole]
+        trades.append(spread(held_over + ids, product, day, 17_000_000))
+        held_over = [hole] if number % 4 == 1 else []
         edge = first + 30
-        world.iceberg.append(TRADES, spread(ids, product, day, 17_000_000))
-    beside = spread([*range(1, 20)], product, EVE, 17_000_000)
-    world.iceberg.append(TRADES, beside)
+    world.iceberg.append(TRADES, pa.concat_tables(trades))
     rebuild_all = rebuilder(world.settings, world.home, world.iceberg, world.paimon)
     assert rebuild_all(product, [EVE], None)[EVE].changed
     before = world.paimon.snapshot_id(CANDLES_1M)

@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_ports
 from running_up import Platform, eventually
-from typed_commands import free_ports, output_of, run
+from typed_commands import output_of, run
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> Non
     while (first := platform.status()).returncode:
         assert "WRONG: " in first.stdout  # it says why, from the first moment on
         assert platform.process.poll() is None
+        time.sleep(1)  # asking takes a core from those that start
     assert "All is well." in first.stdout
     second = run(platform.folder, "up", "--no-dagster", **platform.settings)
     assert second.returncode == 1
@@ -43,7 +46,7 @@ def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> Non
         killed = platform.pid_of(worker)
         os.kill(killed, signal.SIGKILL)
         eventually(lambda worker=worker, killed=killed: platform.pid_of(worker) != killed)
-    eventually(lambda: platform.status().returncode == 0)
+    eventually(lambda: platform.status().returncode == 0, pause=1)
 
     output = platform.stop()
     assert platform.process.returncode == 0, output
@@ -56,8 +59,8 @@ def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> Non
     assert before > 0
 
     platform.start()
-    eventually(lambda: int(platform.ask("SELECT count(*) AS n FROM trades")[0]["n"]) > before)
-    eventually(lambda: platform.status().returncode == 0)
+    eventually(lambda: platform.count("SELECT count(*) FROM trades") > before)
+    eventually(lambda: platform.status().returncode == 0, pause=1)
     platform.stop()
     whole = platform.ask(
         "SELECT product, count(*) AS n, count(DISTINCT trade_id) AS ids, max(trade_id) - min(trade_id) + 1 "

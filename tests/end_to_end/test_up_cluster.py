@@ -8,9 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_ports
 from running_cluster import settings_for
 from running_up import Platform, eventually
-from typed_commands import free_ports, run
+from typed_commands import run
 
 from benchmarks.own_cluster import open_folder
 from streaming.cluster.definition import load
@@ -53,13 +54,13 @@ def platform(folder: Path) -> Iterator[Platform]:
 
 
 def test_one_command_starts_everything_and_ctrl_c_stops_it(platform: Platform) -> None:
-    eventually(lambda: is_well(platform) or platform.process.poll() is not None, 300)
+    eventually(lambda: is_well(platform) or platform.process.poll() is not None, 300, pause=2)
     assert platform.process.poll() is None, platform.process.communicate()[0]
 
     killed = platform.pid_of("bridge")
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: platform.pid_of("bridge") != killed)
-    eventually(lambda: is_well(platform), 120)
+    eventually(lambda: is_well(platform), 120, pause=2)
 
     (trades,) = platform.ask("SELECT count(*) AS n, count(DISTINCT (product, trade_id)) AS ids FROM trades")
     assert int(trades["n"]) > 0

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -37,25 +36,6 @@ MODULES = {
 STAGES = ("hot", "archive", "candles")
 
 _POLL_SECONDS = 0.1
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the system gives to outgoing connections.
-
-    One from that range could be taken while its server is being restarted, even by the client that tries
-    to reach it.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(12_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
 
 
 def wait_until(reached: Callable[[], bool], seconds: float, what: str) -> None:

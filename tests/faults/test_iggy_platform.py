@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from running_workers import STAGES, Log, Workers, free_ports, wait_until, workers
+from free_ports import free_ports
+from running_workers import STAGES, Log, Workers, wait_until, workers
 from truth import check_tables
 
 from benchmarks.iggy_server import IggyServer, iggy_values

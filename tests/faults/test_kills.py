@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from free_ports import free_ports
 from market_recording import record_market
-from running_workers import STAGES, Log, Workers, free_ports, workers
+from running_workers import STAGES, Log, Workers, workers
 from truth import check_rest_candles, check_tables
 
 from lakehouse.home import Home

@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from running_workers import STAGES, Log, Workers, free_ports, workers
+from free_ports import free_ports
+from running_workers import STAGES, Log, Workers, workers
 from truth import check_tables
 
 from lakehouse.market.time import now_us

@@ -1,11 +1,9 @@
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from sealed_world import EXCHANGE_NOW_US, PRODUCTS
+from sealed_world import PRODUCTS, simulated_exchange
 
 from lakehouse_assets.definitions import build_defs
 from lakehouse_assets.partitions import parsed
@@ -15,27 +13,8 @@ from streaming.exchanges.simulated.server import SimulatedExchange
 
 @pytest.fixture(scope="session")
 def exchange() -> Iterator[SimulatedExchange]:
-    """The simulated exchange on real sockets, in a thread; its day DAY has been over for an hour."""
-    started: list[SimulatedExchange] = []
-    ready = threading.Event()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with SimulatedExchange(
-            PRODUCTS, rate=0.02, start_us=EXCHANGE_NOW_US, rest_rate=10_000
-        ) as running:
-            started.append(running)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(20)
-    yield started[0]
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    with simulated_exchange() as running:
+        yield running
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 from sealed_world import BTC, DAY, KEY, LIVE_KEY, PRODUCTS
-from table_rows import make_candles, make_trades
+from table_rows import make_candles, make_quotes, make_trades
 
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import (
@@ -115,19 +115,7 @@ def sealed_days(tables: Lakehouse, first: date, closes: list[float], product: st
 
 
 def quotes_of(store: IcebergStore, offsets: list[int], **values: Any) -> None:
-    midnight = datetime.fromisoformat(f"{DAY}T00:00:00+00:00")
-    rows = [
-        {
-            **{"product": BTC, "day": DAY, "event_time": midnight + timedelta(seconds=offset)},
-            **{"update_id": 0, "bid": Decimal(99), "bid_size": Decimal(1), "ask": Decimal(101)},
-            **{"ask_size": Decimal(2), "spread": Decimal(2), "mid": Decimal(100), "imbalance": None},
-            **{"source": "book", "exchange": "simulated", "received_at": midnight, "recorded_at": midnight},
-            **{"spine_partition": 0, "spine_offset": offset},
-            **values,
-        }
-        for offset in offsets
-    ]
-    store.append(QUOTES, pa.Table.from_pylist(rows, schema=QUOTES.schema))
+    store.append(QUOTES, make_quotes(offsets, BTC, DAY, **values))
 
 
 def levels_of(store: IcebergStore, **values: Any) -> None:

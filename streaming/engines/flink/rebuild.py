@@ -45,6 +45,8 @@ def rebuild_days(
         FlinkError: see `batch.rebuild_days`.
     """
     snapshot_id = archive.snapshot_id(TRADES) if snapshot_id is None else snapshot_id
+    if not days:
+        return {}
     target = flink_target(settings, home)
 
     def rebuild(some: Sequence[date], tell: OnProgress) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from typed_commands import free_ports
+from free_ports import free_ports
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings, load_settings

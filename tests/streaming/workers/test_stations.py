@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from free_ports import free_ports
 from prometheus_client import REGISTRY
-from typed_commands import environment, free_ports
+from typed_commands import environment
 
 from lakehouse.home import Home
 from lakehouse.market.time import now_us

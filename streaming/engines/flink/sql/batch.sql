@@ -1,4 +1,4 @@
--- How a batch job runs: one thread is enough for a day, and leaves the others to the stream. Days are UTC's.
+-- How a batch job runs: in one thread, which leaves the others to the stream. Days are UTC's.
 
 SET 'execution.runtime-mode' = 'batch';
 

@@ -186,7 +186,7 @@ def _checked(
     scope = scopes(store, [parsed(key) for key in fetched], lakehouse.lateness_minutes)
     with duckdb.get_connection() as connection:
         checked = evaluate(EXCHANGE_CANDLE_CHECKS, connection, scope)
-    total = sum(stats.rows for stats in store.partitions(EXCHANGE_CANDLES))
+    total = store.row_count(EXCHANGE_CANDLES)
     newest = max(fetched, default="")
     results = {}
     for key, done in fetched.items():

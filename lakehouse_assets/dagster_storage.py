@@ -1,4 +1,4 @@
-"""Dagster's storage in SQLite, with its event logs kept open.
+"""Dagster's storage in SQLite, with its event logs kept open, and patient.
 
 Dagster opens a connection anew for each event, and waits for the disk after it: of a backfill of a thousand
 product-days with all their checks that is more than half the time.
@@ -19,6 +19,8 @@ from sqlalchemy.pool import StaticPool
 
 MOST_OPEN: Final = 8
 """Logs of so many runs stay open besides the index; a webserver reads those of many."""
+
+_PATIENT: Final = f"?timeout={SQLITE_BUSY_TIMEOUT_SECONDS}"
 
 
 class EventLogs(SqliteEventLogStorage):
@@ -77,6 +79,10 @@ class LocalStorage(DagsterSqliteStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         self._event_log_storage = EventLogs(_event_logs_directory(base_dir))
+        # For a lock Dagster waits as long in its events, but five seconds in these two: on a busy machine
+        # sensors failed by that.
+        self._run_storage._conn_string += _PATIENT
+        self._schedule_storage._conn_string += _PATIENT
 
     @classmethod
     def from_config_value(

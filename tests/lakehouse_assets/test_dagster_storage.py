@@ -150,3 +150,16 @@ def test_closed_files_are_opened_again_by_whoever_asks(instance: dg.DagsterInsta
     materialize(instance, "day 1")
     instance.event_log_storage.dispose()
     assert days(instance) == ["day 1"]
+
+
+def test_every_file_is_waited_for_as_long_as_dagster_waits_for_its_events(
+    instance: dg.DagsterInstance,
+) -> None:
+    stores = (
+        instance.run_storage.connect(),  # type: ignore[attr-defined]
+        instance.schedule_storage.connect(),  # type: ignore[attr-defined]
+        instance.event_log_storage.index_connection(),  # type: ignore[attr-defined]
+    )
+    for opened in stores:
+        with opened as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000

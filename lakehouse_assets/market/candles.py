@@ -52,15 +52,19 @@ _LINEAGE: Final = {
     "quote_volume": ["price", "size"],
     **{name: ["size", "taker_side"] for name in ("taker_buy_volume", "taker_sell_volume")},
     **{name: ["trade_id"] for name in ("trade_count", "first_trade_id", "last_trade_id", "is_complete")},
+    "source": ["trade_id"],
     "revision": ["late"],
 }
 CANDLE_LINEAGE: Final = column_lineage(
     {name: [(TRADES, source) for source in sources] for name, sources in _LINEAGE.items()}
 )
+"""The columns of trades that each column of a candle is made of."""
+
 _EXCHANGE_LINEAGE: Final = column_lineage(
     {name: [(EXCHANGE_CANDLES, name)] for name in EXCHANGE_CANDLES.schema.names}
+    | {"source": [(EXCHANGE_CANDLES, "start")]}
 )
-"""The columns of trades that each column of a candle is made of."""
+"""The columns of `exchange_candles` that a candle is made of where no trade is archived."""
 
 
 def candles_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:

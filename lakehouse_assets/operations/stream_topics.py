@@ -13,9 +13,13 @@ from typing import Any, Final
 
 import dagster as dg
 import msgspec
+import numpy as np
 
 from lakehouse.home import Home
+from lakehouse.market.book import BOOK_HEADER, BOOK_LEVEL
+from lakehouse.market.quote import QUOTE_RECORD
 from lakehouse.market.time import SECOND_US, now_us, to_iso
+from lakehouse.market.trade import TRADE_RECORD
 from lakehouse.settings import Settings, load_settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import BOOK, QUOTES, TRADES, Table
@@ -39,6 +43,23 @@ _MEANING: Final = {
     topics.QUOTES: "Every best bid and ask, in the durable log.",
     topics.BOOK: "Every snapshot and update of the order books, in the durable log.",
 }
+
+RECORDS: Final = {
+    topics.TRADES: TRADE_RECORD,
+    topics.QUOTES: QUOTE_RECORD,
+    topics.BOOK: np.dtype([*BOOK_HEADER.descr, *BOOK_LEVEL.descr]),
+}
+"""How a message lies in each topic; of the book the header and one of the levels that follow it."""
+
+_COLUMN: Final = {"event_us": "event_time", "received_us": "received_at"}
+"""The column of the table that a field fills, where it has another name."""
+
+_OWN: Final = {
+    "version": "Version of this layout.",
+    "padding": "Nothing.",
+    "levels": "How many levels follow: each has a price, a size and a side.",
+}
+"""What fields mean that are not kept in the table."""
 
 
 class Moved(msgspec.Struct):
@@ -66,10 +87,25 @@ def topic_assets(home: Home, settings: Settings) -> list[dg.AssetSpec]:
             owners=OWNERS,
             kinds={"stream", engine},
             tags={"layer": "stream", "namespace": home.namespace},
+            metadata={"dagster/column_schema": _fields(topic), "topic": topic},
             freshness_policy=dg.FreshnessPolicy.time_window(fail_window=STALE_AFTER),
         )
         for topic, table in TABLES.items()
     ]
+
+
+def _fields(topic: str) -> dg.TableSchema:
+    """Return the fields of a topic's messages, with the meaning of the columns that they fill."""
+    meaning = {field.name: field.metadata[b"description"].decode() for field in TABLES[topic].schema} | _OWN
+    record = RECORDS[topic]
+    columns = [
+        dg.TableColumn(name, str(record[name]), meaning[_COLUMN.get(name, name)])
+        for name in record.names or ()
+    ]
+    other = (
+        "a message of fixed length: prices, sizes and imbalance x 10⁸, times in µs since 1970, little-endian"
+    )
+    return dg.TableSchema(columns, dg.TableConstraints(other=[other]))
 
 
 def watermark_sensor() -> dg.SensorDefinition:

@@ -16,6 +16,7 @@ from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
 from lakehouse_assets import retries
 from lakehouse_assets.definitions import build_defs
+from lakehouse_assets.operations.stream_topics import RECORDS, topic_key
 from lakehouse_assets.resources import Lakehouse
 from streaming.engines.flink.errors import FlinkUnavailableError
 from streaming.engines.rebuilding import RebuildDays
@@ -223,4 +224,8 @@ def test_the_tables_in_the_ui_say_what_they_are(defs: dg.Definitions) -> None:
         assert node.metadata["dagster/table_name"] == f"simulated.{table.name}"
         columns = node.metadata["dagster/column_schema"].columns
         assert [column.name for column in columns] == table.schema.names
+        assert all(column.description for column in columns)
+    for topic, record in RECORDS.items():
+        columns = graph.get(topic_key(topic)).metadata["dagster/column_schema"].columns
+        assert [column.name for column in columns] == list(record.names or ())
         assert all(column.description for column in columns)

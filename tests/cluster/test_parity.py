@@ -43,7 +43,7 @@ def rows(home: Home, table: str) -> pa.Table:
     columns = [name for name in TABLES[table].schema.names if name not in NOT_COMPARED]
     named = ", ".join(f'"{name}"' for name in columns)
     with sql.connect(home) as connection:
-        return connection.execute(f"SELECT {named} FROM {table} ORDER BY ALL").to_arrow_table()
+        return connection.sql(f"SELECT {named} FROM {table} ORDER BY ALL").to_arrow_table()
 
 
 def compare(embedded: Settings, cluster: Settings) -> None:

@@ -77,7 +77,7 @@ def test_another_instance_and_another_process_see_and_write_the_same(
         assert days(other) == days(instance) == ["day 1", "day 2", "day 3"]
         code = (
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "import dagster as dg; from test_dagster_storage import materialize\n"
+            "import dagster as dg; from test_event_logs import materialize\n"
             f"with dg.DagsterInstance.from_config({str(folder)!r}) as other: materialize(other, 'day 4')"
         )
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -4,17 +4,15 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
-import duckdb as duckdb_library
 import pyarrow as pa
 
 from lakehouse.home import Home
 from lakehouse.market.time import to_iso
-from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
-from lakehouse.stores.iceberg_catalog import CatalogError
-from lakehouse.stores.iceberg_commit import CommitConflictError, FilesReplacedError
+from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import EXCHANGE_CANDLES
 from lakehouse_assets.market.checks import (
     Check,
@@ -24,27 +22,20 @@ from lakehouse_assets.market.checks import (
     no_empty_values,
     scopes,
 )
+from lakehouse_assets.market.days_from_exchange import RETRIED, each_day
 from lakehouse_assets.market.description import GROUP, OWNERS, table_metadata
 from lakehouse_assets.market.own_candles import own_candles
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported
 from lakehouse_assets.partitions import parsed
 from lakehouse_assets.plots import candles_plot
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
-from lakehouse_assets.retries import RETRIES, another_attempt
-from streaming.exchanges.contract import RestError
+from lakehouse_assets.retries import another_attempt
 from streaming.sealing.day import Origin
-from streaming.sealing.due import day_end_us, event_clock_us
-
-RETRIED: Final = (RestError, CatalogError, CommitConflictError, FilesReplacedError)
-"""What passes by itself: an exchange or a catalog that is away, another program that commits."""
+from streaming.sealing.due import day_end_us
 
 
-class NotFetchedError(Exception):
+class NotFetchedError(ValueError):
     """A day's candles can't be fetched; the text says why and what to do."""
-
-
-FAILURES_OF_A_DAY: Final = (NotFetchedError, OSError, ValueError, IcebergStoreError, duckdb_library.Error)
-"""What may be wrong with one day, and stop no other day."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +72,9 @@ def exchange_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home)
         context: dg.AssetExecutionContext, lakehouse: Lakehouse, duckdb: LakehouseDuckDB
     ) -> Iterator[PartitionEvent]:
         with lakehouse.iceberg() as store:
+            fetch = partial(_fetched, context, lakehouse, store)
             try:
-                fetched, failures = asyncio.run(_fetch_all(context, lakehouse, store))
+                fetched, failures = asyncio.run(each_day(context, lakehouse, store, fetch))
             except RETRIED as error:
                 raise another_attempt(context, error, "What was fetched is kept") from error
             results = _checked(fetched, lakehouse, duckdb, store)
@@ -91,36 +83,25 @@ def exchange_candles_asset(partitions: dg.PartitionsDefinition[str], home: Home)
     return exchange_candles
 
 
-async def _fetch_all(
-    context: dg.AssetExecutionContext, lakehouse: Lakehouse, store: IcebergStore
-) -> tuple[dict[str, _Fetched], dict[str, Exception]]:
-    """Fetch the run's days, oldest first, and write each as it comes. What one can't be stops no other.
+async def _fetched(
+    context: dg.AssetExecutionContext,
+    lakehouse: Lakehouse,
+    store: IcebergStore,
+    origin: Origin | None,
+    product: str,
+    day: date,
+    clock_us: int,
+) -> _Fetched:
+    """Fetch a day and write it.
 
     Raises:
-        RETRIED: there are attempts left.
+        NotFetchedError: it can't be had.
+        RestError: the exchange can't be asked.
     """
-    fetched: dict[str, _Fetched] = {}
-    failures: dict[str, Exception] = {}
-    clocks: dict[str, int] = {}
-    async with lakehouse.origin() as origin:
-        for key in sorted(context.partition_keys):
-            product, day = parsed(key)
-            try:
-                if product not in clocks:
-                    clocks[product] = await event_clock_us(store, origin, product)
-                rows = await _asked(origin, product, day, clocks[product], lakehouse.lateness_minutes)
-                fetched[key] = _written(store, product, day, rows)
-            except RETRIED as error:
-                if context.retry_number < RETRIES:
-                    raise
-                failures[key] = error
-            except FAILURES_OF_A_DAY as error:
-                failures[key] = error
-            if key in failures:
-                context.log.error(f"candles of {product} on {day} could not be had: {failures[key]}")
-            else:
-                context.log.info(f"{product} on {day}: {fetched[key].rows.num_rows} candles")
-    return fetched, failures
+    rows = await _asked(origin, product, day, clock_us, lakehouse.lateness_minutes)
+    done = _written(store, product, day, rows)
+    context.log.info(f"{product} on {day}: {done.rows.num_rows} candles")
+    return done
 
 
 async def _asked(

@@ -3,35 +3,27 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 
 import dagster as dg
-import duckdb as duckdb_library
 
 from lakehouse.home import Home
 from lakehouse.market.time import to_iso
-from lakehouse.stores.iceberg import IcebergStore, IcebergStoreError
-from lakehouse.stores.iceberg_catalog import CatalogError
-from lakehouse.stores.iceberg_commit import CommitConflictError, FilesReplacedError
+from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import TRADES
 from lakehouse_assets.market.checks import TRADE_CHECKS, check_specs, evaluate, scopes
+from lakehouse_assets.market.days_from_exchange import FAILURES_OF_A_DAY, RETRIED, each_day
 from lakehouse_assets.market.description import DAILY, GROUP, OWNERS, table_metadata
 from lakehouse_assets.operations.stream_topics import topic_key
 from lakehouse_assets.partition_results import PartitionEvent, PartitionResult, reported, together_or_each
 from lakehouse_assets.partitions import MOST_DAYS, MOST_TRADES, batches, parsed
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
-from lakehouse_assets.retries import RETRIES, another_attempt
-from streaming.exchanges.contract import RestError
+from lakehouse_assets.retries import another_attempt
 from streaming.sealing.day import Origin, SealedDay, seal_day
-from streaming.sealing.due import day_end_us, event_clock_us
+from streaming.sealing.due import day_end_us
 from streaming.sealing.spool import Spool
 
 PROGRESS_STEPS = 20
-
-RETRIED = (RestError, CatalogError, CommitConflictError, FilesReplacedError)
-"""What passes by itself: an exchange or a catalog that is away, another program that commits."""
-
-FAILURES_OF_A_DAY = (OSError, ValueError, IcebergStoreError, duckdb_library.Error)
-"""What may be wrong with one day's files or values, and stop no other day."""
 
 
 def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.AssetsDefinition:
@@ -65,8 +57,9 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
     ) -> Iterator[PartitionEvent]:
         results: dict[str, PartitionResult] = {}
         with lakehouse.iceberg() as store:
+            seal = partial(_sealed, context, lakehouse, store)
             try:
-                sealed, failures = asyncio.run(_seal_all(context, lakehouse, store))
+                sealed, failures = asyncio.run(each_day(context, lakehouse, store, seal))
             except RETRIED as error:
                 raise another_attempt(context, error, "What was sealed and fetched is kept") from error
             sizes = {(str(stats.product), stats.day): stats.rows for stats in store.partitions(TRADES)}
@@ -81,35 +74,6 @@ def trades_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.Ass
         yield from reported(context, results, failures)
 
     return trades
-
-
-async def _seal_all(
-    context: dg.AssetExecutionContext, lakehouse: Lakehouse, store: IcebergStore
-) -> tuple[dict[str, SealedDay | None], dict[str, Exception]]:
-    """Seal the run's days, oldest first; None for a day that isn't over. What one can't be stops no other.
-
-    Raises:
-        RETRIED: there are attempts left.
-    """
-    sealed: dict[str, SealedDay | None] = {}
-    failures: dict[str, Exception] = {}
-    clocks: dict[str, int] = {}
-    async with lakehouse.origin() as origin:
-        for key in sorted(context.partition_keys):
-            product, day = parsed(key)
-            try:
-                if product not in clocks:
-                    clocks[product] = await event_clock_us(store, origin, product)
-                sealed[key] = await _sealed(context, lakehouse, store, origin, product, day, clocks[product])
-            except RETRIED as error:
-                if context.retry_number < RETRIES:
-                    raise
-                failures[key] = error
-            except FAILURES_OF_A_DAY as error:
-                failures[key] = error
-            if key in failures:
-                context.log.error(f"{product} on {day} could not be sealed: {failures[key]}")
-    return sealed, failures
 
 
 async def _sealed(

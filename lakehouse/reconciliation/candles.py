@@ -42,6 +42,12 @@ AGGREGATES: Final = """
 """
 """What SQL makes of a minute's trades: all columns of a candle but `start` and `is_complete`."""
 
+TOLD: Final = f"""
+    start, open, high, low, close, volume, false AS is_complete, 0 AS revision, '{OF_EXCHANGE}' AS source,
+    exchange, recorded_at
+"""
+"""What SQL makes of a row of `exchange_candles`: all columns of a candle that are not empty then."""
+
 _PLACE: Final = "coalesce({}_trade_id, epoch_us(start) // 60_000_000)"
 """Where a minute comes among others: by its ids, or by its number where the exchange alone tells it."""
 
@@ -94,8 +100,7 @@ _FROM_TRADES: Final = f"""
     FROM candles LEFT JOIN islands ON islands.day = candles.day
         AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1
     UNION ALL BY NAME
-    SELECT day, start, open, high, low, close, volume, exchange, recorded_at, {_KEY.format("start")},
-        false AS is_complete, 0 AS revision, '{OF_EXCHANGE}' AS source
+    SELECT day, {TOLD}, {_KEY.format("start")}
     FROM exchange_candles WHERE {_WANTED} AND day NOT IN (SELECT day FROM once)"""
 
 
@@ -140,8 +145,8 @@ ARCHIVE_CANDLES: Final = Comparison(
     "archive_candles", "trades", _FROM_TRADES, "candles_1m", _stored("candles_1m", _OF_TRADES), _OF_TRADES
 )
 """Every candle against its archived trades, or against `exchange_candles` on a day without any, on all
-columns; takes `edge_days` and `edge_ids`: the ids right
-before and after days that are known to be other days' trades."""
+columns; takes `edge_days` and `edge_ids`: the ids right before and after days that are known to be other
+days' trades."""
 
 LAYERS: Final = tuple(
     Comparison(name, CANDLES_1M.name, _of_minutes(unit), table, _stored(table, _OF_TRADES), _OF_TRADES)

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from lakehouse.market.time import MINUTE_US, to_datetime
-from lakehouse.reconciliation.candles import AGGREGATES
+from lakehouse.reconciliation.candles import AGGREGATES, TOLD
 from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, NOT_TOLD, OF_EXCHANGE, TIME, TRADES, Table
@@ -226,8 +226,7 @@ _CANDLES_DIFFER: Final = f"""
         LEFT JOIN islands ON islands.product = computed.product AND islands.day = computed.day
             AND first_known <= greatest(first_trade_id - 1, 1) AND last_known >= last_trade_id + 1
         UNION ALL BY NAME
-        SELECT product, day, start, open, high, low, close, volume, exchange, recorded_at,
-            false AS is_complete, 0 AS revision, '{OF_EXCHANGE}' AS source
+        SELECT product, day, {TOLD}
         FROM exchange_candles SEMI JOIN scope USING (product, day)
             ANTI JOIN (SELECT DISTINCT product, day FROM computed) USING (product, day)
     ), stored AS (SELECT * FROM candles_1m SEMI JOIN scope USING (product, day))

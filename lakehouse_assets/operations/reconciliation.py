@@ -163,8 +163,10 @@ def _compared(lakehouse: Lakehouse, duckdb: LakehouseDuckDB, product: str, days:
                     [product],
                 ).fetchall()
             }
-            asked = sorted(settled.keys() - told)
-            own = asyncio.run(_own(lakehouse, product, asked)) if asked else None
+        asked = sorted(settled.keys() - told)
+        own = asyncio.run(_own(lakehouse, product, asked)) if asked else None
+        # Opened anew: the exchange may have taken longer than files of an expired snapshot stay.
+        with duckdb.get_connection() as connection:
             breaks = breaks_of_days(store, connection, product, settled, own)
     found: dict[date, list[Break]] = {day: [] for day in settled}
     for one in breaks:

@@ -22,7 +22,7 @@ from benchmarks.prepared_trades import publish, trade_records
 from lakehouse.home import Home
 from lakehouse.market.time import now_us
 from lakehouse.settings import Settings
-from lakehouse.stores.fluss_connection import FlussTarget, connect, settled, target_of
+from lakehouse.stores.fluss_connection import FlussTarget, connect, target_of
 from lakehouse.stores.fluss_model import FlussHotModel
 from lakehouse.stores.fluss_writer import PIECES_IN_FLIGHT, ROWS_AT_ONCE, FlussWriter, event_loop
 from streaming.engines.fluss.archived import CommittedByArchive
@@ -61,7 +61,6 @@ def _own_tables(target: FlussTarget) -> Iterator[FlussTarget]:
 async def _drop(target: FlussTarget) -> None:
     admin = (await connect(target)).get_admin()
     await admin.drop_database(target.database, ignore_if_not_exists=True, cascade=True)
-    await settled()
 
 
 def _throughput(settings: Settings, home: Home) -> list[Figure]:

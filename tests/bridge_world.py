@@ -19,7 +19,7 @@ from running_cluster import RunningCluster
 from lakehouse.home import Home
 from lakehouse.market.book import BookKind, pack_book
 from lakehouse.market.trade import Exchange, Lateness
-from lakehouse.stores.fluss_connection import FlussStoreError, FlussTarget, connect, settled, target_of
+from lakehouse.stores.fluss_connection import FlussStoreError, FlussTarget, connect, target_of
 from lakehouse.stores.fluss_tables import COLUMNS, path_of
 from lakehouse.stores.fluss_writer import FlussWriter, event_loop
 from streaming.engines.embedded.decode import ROWS
@@ -48,7 +48,6 @@ def drop(target: FlussTarget) -> None:
     async def dropped() -> None:
         admin = (await connect(target)).get_admin()
         await admin.drop_database(target.database, ignore_if_not_exists=True, cascade=True)
-        await settled()
 
     asyncio.run(dropped())
 
@@ -137,9 +136,7 @@ def rows_in_fluss(target: FlussTarget, topic: str) -> pa.Table:
         table = await connection.get_table(path_of(target, topic))
         scanner = await table.new_scan().create_record_batch_log_scanner()
         scanner.subscribe_buckets(dict.fromkeys(range(target.buckets), fluss.EARLIEST_OFFSET))
-        rows = await asyncio.wait_for(scanner.to_arrow(), 60)
-        await settled()
-        return rows
+        return await asyncio.wait_for(scanner.to_arrow(), 60)
 
     rows = asyncio.run(read())
     return in_order(rows.cast(COLUMNS[topic].remove_metadata()).replace_schema_metadata(None))

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import fluss
 
+from lakehouse.client_threads import let_go_at_exit
 from lakehouse.home import Home
 from lakehouse.settings import Settings
 from lakehouse.stores.hot_store import HotStoreError
@@ -27,8 +28,6 @@ _CLIENT: Final = {
     # How long a server holds a fetch that finds nothing. It is what a subscriber waits at most.
     "scanner.log.fetch.wait-max-time-ms": "20",
 }
-
-_SETTLE_SECONDS: Final = 0.25
 
 _ABANDONED: Final[list[object]] = []
 
@@ -94,6 +93,7 @@ async def connect(target: FlussTarget) -> fluss.FlussConnection:
         FlussUnavailableError: nothing answers there.
         FlussStoreError: the address is none.
     """
+    let_go_at_exit()
     host, _, port = target.address.rpartition(":")
     if not host or not port.isdecimal():
         raise FlussStoreError(
@@ -142,11 +142,6 @@ def abandon(writer: object) -> None:
     this process gets an answer (pyfluss 1.0). Held, it is idle, at a few MiB of memory.
     """
     _ABANDONED.append(writer)
-
-
-async def settled() -> None:
-    """Wait until the client's threads have let go: a process that ends right after a call aborts at times."""
-    await asyncio.sleep(_SETTLE_SECONDS)
 
 
 def store_error(error: fluss.FlussError, target: FlussTarget, what: str) -> FlussStoreError:

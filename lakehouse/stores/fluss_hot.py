@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from lakehouse.market.columns import microseconds
 from lakehouse.market.product import checked_product
 from lakehouse.market.time import MINUTE_US
-from lakehouse.stores.fluss_connection import FlussTarget, answer, connect, settled
+from lakehouse.stores.fluss_connection import FlussTarget, answer, connect
 from lakehouse.stores.fluss_subscription import TradesSubscription
 from lakehouse.stores.fluss_tables import CURRENT, create_tables, path_of, read_current
 from lakehouse.stores.hot_store import RECENT
@@ -67,7 +67,6 @@ class FlussHotStore:
     def close(self) -> None:
         """Let go of the connection."""
         self._connection = self._current = None
-        self._runner.run(settled())
         self._runner.close()
 
     def __enter__(self) -> Self:

@@ -24,7 +24,6 @@ from lakehouse.stores.fluss_connection import (
     FlussTarget,
     answer,
     connect,
-    settled,
 )
 from lakehouse.stores.fluss_subscription import CurrentSubscription, Row, TradesSubscription
 from lakehouse.stores.fluss_tables import CURRENT, create_tables, path_of, read_current
@@ -134,7 +133,6 @@ class FlussHotModel:
             if self._problem is not None and not self._stopped.is_set():
                 _log.warning("following Fluss failed; subscribing anew", problem=str(self._problem))
                 await asyncio.sleep(_PAUSE_SECONDS)
-        await settled()
 
     async def _subscribed(self, connection: fluss.FlussConnection) -> None:
         await create_tables(connection, self._target)

@@ -13,7 +13,7 @@ from typing import Final, Self
 import fluss
 import pyarrow as pa
 
-from lakehouse.stores.fluss_connection import FlussTarget, answer, connect, settled, store_error
+from lakehouse.stores.fluss_connection import FlussTarget, answer, connect, store_error
 from lakehouse.stores.fluss_tables import (
     LOGS,
     create_tables,
@@ -27,6 +27,8 @@ ROWS_AT_ONCE: Final = 10_000
 PIECES_IN_FLIGHT: Final = 20
 """Pieces waiting for their acknowledgement; each takes up to 2 MiB a bucket of the client's buffer."""
 
+_LAST_WORDS_SECONDS: Final = 0.25
+"""Time in which abandoned writers may still call back before their event loop ends."""
 
 Sent = Sequence[asyncio.Future[None]]
 """What was handed over by one call of `FlussWriter.send`, piece by piece."""
@@ -42,7 +44,7 @@ def event_loop() -> Iterator[asyncio.Runner]:
         try:
             yield runner
         finally:
-            runner.run(settled())
+            runner.run(asyncio.sleep(_LAST_WORDS_SECONDS))
 
 
 class FlussWriter:

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import structlog
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
+from lakehouse.client_threads import let_go_at_exit
 from lakehouse.settings import Settings
 from streaming.spine.contract import SpineError, SpineUnavailableError
 
@@ -32,7 +33,7 @@ _BROKEN: Final = (
 """Beginnings of the client's texts after which a connection is of no use any more."""
 
 _LAST_WORDS_SECONDS: Final = 0.2
-"""Time the client's own threads get before their event loop ends; without it the process may abort."""
+"""Time the client's own threads get before their event loop ends."""
 
 _T = TypeVar("_T")
 
@@ -124,6 +125,7 @@ class IggyConnection:
             raise self._typed(error, client) from None
 
     async def _connected(self) -> IggyClient:
+        let_go_at_exit()
         client = IggyClient(self._config)
         try:
             await asyncio.wait_for(client.connect(), self._timeout)

@@ -19,7 +19,6 @@ from lakehouse.stores.fluss_connection import (
     FlussUnavailableError,
     answer,
     connect,
-    settled,
 )
 from lakehouse.stores.fluss_hot import FlussHotStore
 from lakehouse.stores.fluss_tables import COLUMNS, LOGS, TOO_LATE, FlussShapeError, create_tables, path_of
@@ -37,7 +36,6 @@ def target(cluster: RunningCluster, tmp_path: Path) -> Iterator[FlussTarget]:
 def create(target: FlussTarget) -> None:
     async def created() -> None:
         await create_tables(await connect(target), target)
-        await settled()
 
     asyncio.run(created())
 
@@ -69,7 +67,6 @@ def test_programs_that_start_at_the_same_moment_all_find_the_tables(target: Flus
     async def created(programs: int) -> None:
         connections = [await connect(target) for _ in range(programs)]
         await asyncio.gather(*(create_tables(connection, target) for connection in connections))
-        await settled()
 
     asyncio.run(created(6))
 
@@ -99,7 +96,6 @@ def test_another_shape_is_refused(target: FlussTarget) -> None:
             properties={"table.replication.factor": "3"},
         )
         await admin.create_table(path_of(target, "quotes"), descriptor)
-        await settled()
 
     asyncio.run(made_otherwise())
     with pytest.raises(FlussShapeError, match=rf"{target.database}\.quotes .* another shape .*spread"):

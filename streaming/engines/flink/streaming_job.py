@@ -15,7 +15,7 @@ import structlog
 
 from lakehouse.home import Home
 from lakehouse.settings import Settings
-from lakehouse.stores.fluss_connection import connect, settled, target_of
+from lakehouse.stores.fluss_connection import connect, target_of
 from lakehouse.stores.fluss_tables import create_tables
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
@@ -194,4 +194,3 @@ def prepare(settings: Settings, home: Home) -> None:
 async def _prepare_fluss(settings: Settings, home: Home) -> None:
     target = target_of(settings, home)
     await create_tables(await connect(target), target)
-    await settled()

@@ -20,7 +20,6 @@ from lakehouse.stores.fluss_connection import (
     abandon,
     answer,
     connect,
-    settled,
     store_error,
 )
 from lakehouse.stores.fluss_tables import CURRENT, path_of, read_current
@@ -89,7 +88,6 @@ class CurrentTable:
                     writer = None
                 _log.warning("the table `latest` could not be kept; connecting anew", problem=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
-        await settled()
 
     async def _connected(self) -> fluss.UpsertWriter:
         connection = await connect(self._target)

@@ -10,7 +10,8 @@ from rich.console import Console
 from benchmarks.figure import Figure
 
 BENCHMARKS = (
-    *("feed", "engine", "freshness", "rebuild", "definitions", "backfill", "replay", "growth", "memory"),
+    *("feed", "engine", "freshness", "rebuild", "liquidity"),
+    *("definitions", "backfill", "replay", "growth", "memory"),
 )
 """Modules of this package with a function `measure() -> list[Figure]`, in the order of the table."""
 

@@ -10,6 +10,7 @@ quotes would follow the busy minutes. The spread is the time-weighted percent qu
 and S. Jacobsen, Liquidity Measurement Problems in Fast, Competitive Markets (2014).
 """
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Final
 
@@ -37,7 +38,9 @@ _SCALE = 1e8
 Floats = npt.NDArray[np.float64]
 
 
-def liquidity_rows(product: str, day: date, quotes: pa.Table, eve: pa.Table) -> pa.Table:
+def liquidity_rows(
+    product: str, day: date, quotes: pa.Table, eve: pa.Table, depth: Mapping[str, float | None]
+) -> pa.Table:
     """Return the row of `LIQUIDITY` of a product's day, none where it has no quotes.
 
     Args:
@@ -45,6 +48,7 @@ def liquidity_rows(product: str, day: date, quotes: pa.Table, eve: pa.Table) -> 
         day: UTC day.
         quotes: the day's rows of `quotes` with at least `COLUMNS`, in any order.
         eve: those of the day before, as far as they are known; only the last one matters.
+        depth: what `depth_figures` says of the day.
 
     Raises:
         ValueError: a price or size is empty.
@@ -73,6 +77,7 @@ def liquidity_rows(product: str, day: date, quotes: pa.Table, eve: pa.Table) -> 
         "quotes": quotes.num_rows,
         "covered": int(held_us.sum()) / DAY_US,
         **figures,
+        **depth,
         "exchange": pc.max(quotes["exchange"]).as_py(),
         "recorded_at": pc.max(quotes["recorded_at"]).as_py(),
     }

@@ -1,6 +1,6 @@
 """What the manifests say of an Iceberg table's partitions, without opening a data file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -46,9 +46,35 @@ def statistics(table: Table, ids: Mapping[str, int], files: Iterable[DataFile]) 
     return sorted(found, key=lambda stats: (stats.day, stats.product or ""))
 
 
+def in_order(files: Collection[DataFile], column: int, rows: int) -> Iterator[list[DataFile]]:
+    """Yield files in groups, in the order of a column: what a group holds is below what the next one holds.
+
+    Args:
+        files: those of a partition.
+        column: the number of a column of 64-bit values whose bounds stand in the manifests.
+        rows: a group ends once it has so many, if it can.
+    """
+    bounds = {file.file_path: _bounds(file, column) for file in files}
+    group: list[DataFile] = []
+    highest = 0
+    for file in sorted(files, key=lambda file: bounds[file.file_path]):
+        lowest_of_file, highest_of_file = bounds[file.file_path]
+        if group and sum(one.record_count for one in group) >= rows and lowest_of_file > highest:
+            yield group
+            group = []
+        group.append(file)
+        highest = max(highest, highest_of_file)
+    if group:
+        yield group
+
+
+def _bounds(file: DataFile, column: int) -> tuple[int, int]:
+    lowest, highest = file.lower_bounds[column], file.upper_bounds[column]
+    return int(from_bytes(LongType(), lowest)), int(from_bytes(LongType(), highest))
+
+
 def _stats(key: PartitionKey, files: list[DataFile], trade_id: int) -> PartitionStats:
-    lowest = [int(from_bytes(LongType(), file.lower_bounds[trade_id])) for file in files if trade_id]
-    highest = [int(from_bytes(LongType(), file.upper_bounds[trade_id])) for file in files if trade_id]
+    bounds = [_bounds(file, trade_id) for file in files if trade_id]
     assert key.day is not None  # seen by the caller
     return PartitionStats(
         key.day,
@@ -56,6 +82,6 @@ def _stats(key: PartitionKey, files: list[DataFile], trade_id: int) -> Partition
         rows=sum(file.record_count for file in files),
         files=len(files),
         bytes=sum(file.file_size_in_bytes for file in files),
-        min_trade_id=min(lowest, default=None),
-        max_trade_id=max(highest, default=None),
+        min_trade_id=min((lowest for lowest, _ in bounds), default=None),
+        max_trade_id=max((highest for _, highest in bounds), default=None),
     )

@@ -4,10 +4,10 @@
 the manifests know of them. `iceberg` writes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
@@ -20,11 +20,13 @@ from lakehouse.stores.iceberg_catalog import answering, create_tables, open_cata
 from lakehouse.stores.iceberg_commit import OFFSET, PREFIX, IcebergStoreError, Manifests, carried, counted
 from lakehouse.stores.iceberg_files import PartitionKey, field_ids, read_files
 from lakehouse.stores.iceberg_maintenance import readable, tags_of
-from lakehouse.stores.iceberg_partitions import PartitionStats, may_hold, statistics
+from lakehouse.stores.iceberg_partitions import PartitionStats, in_order, may_hold, statistics
 from lakehouse.stores.kept_catalog import KeptCatalog
 from lakehouse.stores.lock import held
 from lakehouse.stores.schemas import TABLES, Table
 from lakehouse.stores.versions import Version
+
+_ROWS_OF_A_PIECE: Final = 1_000_000
 
 
 class SnapshotGoneError(IcebergStoreError):
@@ -191,6 +193,26 @@ class IcebergReader:
         """Return all rows of data files, which `data_files` named; columns and texts as in `scan`."""
         paths = [file.file_path for file in files]
         return read_files(table, self.field_ids(table), paths, columns, None, encoded=encoded)
+
+    def in_log_order(
+        self, table: Table, product: str, day: date, columns: Sequence[str], *, snapshot_id: int | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of a product's day in the order of the log, a few files at a time.
+
+        Args:
+            table: one of those that the stream writes.
+            product, day: whose rows.
+            columns: names; `spine_offset` among them.
+            snapshot_id: a snapshot that has not expired, the current one where None.
+
+        Raises:
+            InvalidProductError: the product is not one.
+            SnapshotGoneError: the snapshot has expired.
+        """
+        files = self.data_files(table, product=product, day=day, snapshot_id=snapshot_id)
+        by = [(name, "ascending") for name in table.key if name in columns]
+        for piece in in_order(files, self.field_ids(table)["spine_offset"], _ROWS_OF_A_PIECE):
+            yield self.read(table, piece, columns=columns, encoded=True).sort_by(by)
 
     def field_ids(self, table: Table) -> dict[str, int]:
         """Return the numbers by which data files know the columns, by name."""

@@ -358,10 +358,14 @@ METRICS_DAILY: Final = Table(
     ("product",),
 )
 
+DEPTH_BANDS_BPS: Final = (10, 100)
+"""From the mid price: a tenth of a percent is what one order meets, one percent the usual measure."""
+
 LIQUIDITY: Final = Table(
     "liquidity",
     "iceberg",
-    "What it cost to trade on each day with quotes: means over the time that each quote held.",
+    "What it cost to trade on each day with quotes: means over the time that each quote held, and of the "
+    "book's depth.",
     pa.schema(
         [
             _PRODUCT,
@@ -375,6 +379,16 @@ LIQUIDITY: Final = Table(
             ),
             _figure("bid_depth", "Size at the best bid, in the quote currency."),
             _figure("ask_depth", "Size at the best ask, in the quote currency."),
+            _column("book_minutes", pa.int64(), "Minutes at whose end the book was known.", optional=True),
+            *(
+                _figure(
+                    f"{side}_depth_{band}bps",
+                    f"What rested on the {side} side within {band / 100:g} % of the mid price, in the quote "
+                    "currency: mean over those minutes.",
+                )
+                for band in DEPTH_BANDS_BPS
+                for side in ("bid", "ask")
+            ),
             _EXCHANGE,
             _DAILY_RECORDED_AT,
         ]

@@ -4,6 +4,9 @@ Where updates are numbered (Binance), they wait until a snapshot fits them: thos
 dropped, the first one applied spans the snapshot's id + 1, and each later one continues where the last
 ended; at a break only this product starts over. Where they aren't (Coinbase), the exchange sends a
 snapshot first, and a crossed book is the only sign of a miss.
+
+Before a day's first update the whole book goes to the log as a snapshot of our own, so that each day of the
+archive can be replayed by itself, however long the connection holds.
 """
 
 import struct
@@ -14,6 +17,7 @@ from typing import Final
 from lakehouse.market.book import BookKind, pack_book
 from lakehouse.market.order_book import OrderBook, Top
 from lakehouse.market.quote import NO_IMBALANCE, QUOTE_RECORD_FORMAT, QUOTE_RECORD_VERSION
+from lakehouse.market.time import DAY_US
 from lakehouse.market.trade import Exchange, Source
 from streaming.exchanges.contract import BookSnapshot, BookUpdate, Ticker
 
@@ -47,6 +51,7 @@ class BookDesk:
         self._waiting: deque[tuple[BookUpdate, int]] = deque()
         self._last_update = 0
         self._last_ticker = 0
+        self._day = 0
         self._last_top: Top | None = None
         self._last_quote: tuple[int, int, int, int] | None = None
         self.book = OrderBook()
@@ -83,6 +88,7 @@ class BookDesk:
         self.is_synchronised = True
         self.needs_snapshot = False
         self._last_update = snapshot.update_id
+        self._day = (snapshot.event_us or received_us) // DAY_US
         self.book.replace(snapshot.bids, snapshot.asks)
         self._record(BookKind.SNAPSHOT, snapshot, (snapshot.update_id, snapshot.update_id), received_us)
         self._quote(snapshot.event_us or received_us, received_us)
@@ -106,7 +112,9 @@ class BookDesk:
             if not self.is_synchronised:
                 self._wait(update, received_us)
                 return True
-            self._last_update = last
+        if self.is_synchronised:
+            self._enter((update.event_us or received_us) // DAY_US, received_us)
+        self._last_update = last or self._last_update
         if update.bids or update.asks:
             self._record(BookKind.UPDATE, update, (first, last), received_us)
         if self.is_synchronised:
@@ -148,6 +156,15 @@ class BookDesk:
             oldest, oldest_received_us = self._waiting.popleft()
             ids = (oldest.first_update_id, oldest.last_update_id)
             self._record(BookKind.UPDATE, oldest, ids, oldest_received_us)
+
+    def _enter(self, day: int, received_us: int) -> None:
+        if day <= self._day:
+            return
+        self._day = day
+        whole = BookSnapshot(
+            self._product, self._last_update, self.book.bids(), self.book.asks(), day * DAY_US
+        )
+        self._record(BookKind.SNAPSHOT, whole, (self._last_update, self._last_update), received_us)
 
     def _quote(self, event_us: int, received_us: int) -> None:
         top = self.book.top()

@@ -122,7 +122,7 @@ def levels_of(store: IcebergStore, **values: Any) -> None:
     midnight = datetime.fromisoformat(f"{DAY}T00:00:00+00:00")
     row = {
         **{"product": BTC, "day": DAY, "event_time": midnight, "kind": "update", "first_update_id": 1},
-        **{"last_update_id": 1, "level": 0, "side": "bid", "price": Decimal(1), "size": Decimal(0)},
+        **{"last_update_id": 1, "level": 0, "side": "bid", "price": Decimal(1), "size": Decimal(1)},
         **{"exchange": "simulated", "received_at": midnight, "recorded_at": midnight},
         **{"spine_partition": 0, "spine_offset": 1},
     }
@@ -132,7 +132,10 @@ def levels_of(store: IcebergStore, **values: Any) -> None:
 def test_everything_is_made_from_a_sealed_day_and_twice_commits_nothing(tables: Lakehouse, run: Run) -> None:
     with tables.iceberg() as store:
         quotes_of(store, [0, 30, 3_600])
-        levels_of(store)
+        # The log's order is that of offsets, not of commits.
+        levels_of(store, spine_offset=2, price=Decimal(200), size=Decimal(3))
+        levels_of(store, spine_offset=1, kind="snapshot", price=Decimal(199))
+        levels_of(store, spine_offset=1, kind="snapshot", level=1, side="ask", price=Decimal(201))
     first = run(KEY)
     assert first.success
     for asset in ALL:
@@ -155,6 +158,9 @@ def test_everything_is_made_from_a_sealed_day_and_twice_commits_nothing(tables: 
     (liquidity,) = scan(tables, LIQUIDITY, product=BTC)
     assert liquidity["spread_bps"] == pytest.approx(200)
     assert (liquidity["quotes"], liquidity["covered"]) == (3, pytest.approx(150 / 86_400))
+    assert (liquidity["book_minutes"], liquidity["ask_depth_100bps"]) == (1, pytest.approx(201))
+    assert liquidity["bid_depth_100bps"] == pytest.approx(199 + 3 * 200)
+    assert liquidity["bid_depth_10bps"] == 0  # the best bid is half a percent away
     (health,) = scan(tables, EXCHANGE_HEALTH, product=BTC)
     assert (health["trades"], health["streamed"], health["sla_met"]) == (day["trade_count"], 0, None)
     before = snapshots(tables)

@@ -1,22 +1,19 @@
 """Time-weighted means against a computation that looks at each quote with fractions."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from table_rows import DAY
 
-from lakehouse.market.columns import decimals, times
 from lakehouse.market.time import DAY_US, SECOND_US, day_start_us
 from lakehouse.metrics.liquidity import COLUMNS, liquidity_rows
-from lakehouse.stores.schemas import LIQUIDITY, PRICE, QUOTES
+from lakehouse.stores.schemas import LIQUIDITY, QUOTES
 
 START = day_start_us(DAY)
 HOLD_US = 60 * SECOND_US
@@ -76,7 +73,7 @@ def test_means_are_over_the_time_that_each_quote_held(
         for number, (at, bid, wide, skew) in enumerate(made)
     ]
     shuffled = data.draw(st.permutations(day))
-    (row,) = liquidity_rows("BTC-USD", DAY, table(shuffled), table(eve)).to_pylist()
+    (row,) = liquidity_rows("BTC-USD", DAY, table(shuffled), table(eve), {}).to_pylist()
     everything = eve[:1] + day
 
     def close(found: float | None, expected: Fraction | None) -> bool:
@@ -97,37 +94,13 @@ def test_means_are_over_the_time_that_each_quote_held(
 
 def test_an_outage_is_not_covered_by_the_quote_before_it() -> None:
     quotes = [quote(0, 1, 100, 100), quote(3_600 * SECOND_US, 2, 100, 300)]
-    (row,) = liquidity_rows("BTC-USD", DAY, table(quotes), table([])).to_pylist()
+    (row,) = liquidity_rows("BTC-USD", DAY, table(quotes), table([]), {}).to_pylist()
     assert row["covered"] == pytest.approx(120 / 86_400)
     assert row["spread_bps"] == pytest.approx(5_000)  # 0 for a minute, 10,000 for a minute
     assert row["imbalance"] is None
 
 
 def test_a_day_without_quotes_has_no_row() -> None:
-    assert liquidity_rows("BTC-USD", DAY, table([]), table([quote(-1, 1)])).equals(
+    assert liquidity_rows("BTC-USD", DAY, table([]), table([quote(-1, 1)]), {}).equals(
         LIQUIDITY.schema.empty_table()
     )
-
-
-def test_a_million_quotes_take_about_a_second() -> None:
-    count = 1_000_000
-    generator = np.random.default_rng(7)
-    bid = generator.integers(10**12, 2 * 10**12, count)
-    columns = {
-        "event_time": times(START + np.sort(generator.integers(0, DAY_US, count))),
-        "spine_offset": pa.array(np.arange(count)),
-        "bid": decimals(bid, PRICE),
-        "bid_size": decimals(generator.integers(1, 10**9, count), PRICE),
-        "ask": decimals(bid + 10**8, PRICE),
-        "ask_size": decimals(generator.integers(1, 10**9, count), PRICE),
-        "imbalance": pa.nulls(count, QUOTES.schema.field("imbalance").type),
-        "exchange": pa.array(["simulated"]).take(pa.array(np.zeros(count, dtype=np.int64))),
-        "recorded_at": times(START + np.arange(count)),
-    }
-    quotes = pa.table(columns, schema=pa.schema([QUOTES.schema.field(name) for name in COLUMNS]))
-    started = time.process_time()
-    (row,) = liquidity_rows("BTC-USD", DAY, quotes, table([])).to_pylist()
-    seconds = time.process_time() - started
-    print(f"a million quotes: {seconds:.2f} s")
-    assert row["quotes"] == count
-    assert seconds < 5

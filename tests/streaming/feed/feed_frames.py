@@ -59,8 +59,8 @@ def snapshot(bids: dict[str, str], asks: dict[str, str], product: str = "BTC-USD
     return json.dumps(message)
 
 
-def l2update(*changes: tuple[str, str, str], product: str = "BTC-USD") -> str:
-    message = {"type": "l2update", "product_id": product, "changes": changes, "time": to_iso(START_US)}
+def l2update(*changes: tuple[str, str, str], product: str = "BTC-USD", event_us: int = START_US) -> str:
+    message = {"type": "l2update", "product_id": product, "changes": changes, "time": to_iso(event_us)}
     return json.dumps(message)
 
 

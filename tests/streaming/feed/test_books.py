@@ -8,6 +8,7 @@ from feed_frames import START_US, Published, l2update, new_handler, snapshot, ta
 
 from lakehouse.market.book import BookKind
 from lakehouse.market.quote import NO_IMBALANCE, QUOTE_RECORD
+from lakehouse.market.time import DAY_US
 from lakehouse.market.trade import Source
 from streaming.exchanges.binance import Binance
 from streaming.feed.handler import FeedHandler, ResyncBook
@@ -21,8 +22,15 @@ def binance_handler() -> FeedHandler:
     )
 
 
-def diff(first: int, last: int, bid: str = "100", size: str = "1", symbol: str = "BTCUSDT") -> str:
-    data = {"e": "depthUpdate", "E": START_US // 1000, "s": symbol, "U": first, "u": last, "b": [[bid, size]]}
+def diff(
+    first: int,
+    last: int,
+    bid: str = "100",
+    size: str = "1",
+    symbol: str = "BTCUSDT",
+    event_us: int = START_US,
+) -> str:
+    data = {"e": "depthUpdate", "E": event_us // 1000, "s": symbol, "U": first, "u": last, "b": [[bid, size]]}
     return json.dumps({"stream": f"{symbol.lower()}@depth@100ms", "data": data | {"a": [["200", "1"]]}})
 
 
@@ -163,3 +171,44 @@ def test_after_a_lost_connection_an_unnumbered_book_waits_for_its_snapshot() -> 
     published = feed(handler, l2update(("buy", "100.5", "1")))
     assert len(published.books) == 1
     assert len(quotes(published)) == 0
+
+
+NEXT_DAY_US = (START_US // DAY_US + 1) * DAY_US
+
+
+def test_a_day_begins_with_the_whole_book() -> None:
+    handler = new_handler()
+    feed(handler, snapshot({"100": "1", "99": "2"}, {"101": "1"}), l2update(("buy", "100", "3")))
+    late = NEXT_DAY_US + 7
+    frames = [l2update(("buy", "98", "4"), event_us=late), l2update(("sell", "101", "2"), event_us=late)]
+    handler.handle([(frame, late + 5) for frame in frames])
+    published = take(handler)
+    (whole, levels), *updates = published.books
+    assert (whole["kind"], whole["event_us"], whole["received_us"]) == (
+        BookKind.SNAPSHOT,
+        NEXT_DAY_US,
+        late + 5,
+    )
+    assert [(side.name, price // 10**8, size // 10**8) for side, price, size in levels] == [
+        ("BID", 100, 3),
+        ("BID", 99, 2),
+        ("ASK", 101, 1),
+    ]
+    assert [header["kind"] for header, _ in updates] == [BookKind.UPDATE] * 2
+    assert handler.totals().received == 4  # what we add ourselves is no input
+
+
+def test_a_numbered_book_begins_its_day_with_the_update_that_it_had_reached() -> None:
+    handler = binance_handler()
+    feed(handler, diff(1, 5), rest_snapshot(5))
+    handler.handle([(diff(6, 9, event_us=NEXT_DAY_US), NEXT_DAY_US + 5)])
+    assert update_ids(take(handler)) == [(BookKind.SNAPSHOT, 5), (BookKind.UPDATE, 9)]
+
+
+def test_a_day_that_begins_while_the_book_is_not_known_begins_with_the_exchanges_snapshot() -> None:
+    handler = binance_handler()
+    feed(handler, diff(1, 5), rest_snapshot(5))
+    handler.handle([(diff(8, 9, event_us=NEXT_DAY_US), NEXT_DAY_US + 5)])
+    assert update_ids(take(handler)) == []
+    handler.handle([(rest_snapshot(8), NEXT_DAY_US + 6)])
+    assert update_ids(take(handler)) == [(BookKind.SNAPSHOT, 8), (BookKind.UPDATE, 9)]

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -17,6 +18,7 @@ from feed_frames import Published, read_all
 from lakehouse.home import Home
 from lakehouse.market.book import BookKind, BookSide
 from lakehouse.market.quote import QUOTE_RECORD
+from lakehouse.market.time import DAY_US
 from lakehouse.market.trade import Exchange, Source
 from lakehouse.settings import load_settings
 from streaming.exchanges.recording import RecordingWriter
@@ -105,7 +107,11 @@ def test_the_book_after_every_update_is_that_of_a_naive_replay(
     snapshot = next(frame for frame in frames if "lastUpdateId" in frame)
     updates = [frame["data"] for frame in frames if frame.get("data", {}).get("e") == "depthUpdate"]
     applied = [update for update in updates if update["u"] > snapshot["lastUpdateId"]]
-    books = whole[1].books
+    midnight = max(update["E"] for update in applied) * 1_000 // DAY_US * DAY_US
+    assert applied[0]["E"] * 1_000 < midnight
+    books = [one for one in whole[1].books if one[0]["event_us"] != midnight]
+    ((of_midnight, whole_book),) = (one for one in whole[1].books if one[0]["event_us"] == midnight)
+    assert of_midnight["kind"] == BookKind.SNAPSHOT
     assert [header["last_update_id"] for header, _ in books] == [
         snapshot["lastUpdateId"], *(update["u"] for update in applied)
     ]  # fmt: skip
@@ -132,6 +138,10 @@ def test_the_book_after_every_update_is_that_of_a_naive_replay(
         asks = [(price, naive["a"][price]) for price in nsmallest(5, naive["a"])]
         bought, sold = (sum(size for _, size in side) for side in (bids, asks))
         top = (*bids[0], *asks[0], floor(Fraction(bought - sold, bought + sold) * 10**8))
+        if header["last_update_id"] == of_midnight["last_update_id"]:
+            assert Counter(whole_book) == Counter(
+                (side, *level) for side, levels in ours.items() for level in levels.items()
+            )
         row = of_book.get(header["last_update_id"])
         if top == last:
             assert row is None

@@ -134,7 +134,7 @@ class _Copy(_Streaming):
             "fluss_database": Name(self._target.fluss_database),
         }
         state = statements("state", {"path": self._state}) if self._state else []
-        with self._target.session() as session:
+        with self._target.session(with_stream=True) as session:
             made = session.run_all([*state, *filled(COPY, parameters)], timeout_seconds=STOP_SECONDS)
         assert made.job_id is not None
         self._running = made.job_id

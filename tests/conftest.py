@@ -34,6 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=20261121, help="seed of the fault campaigns")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the cluster's programs compiled quickly: a test is over before the best code would pay.
+
+    The campaigns in full run them as they are used.
+    """
+    if not config.getoption("--full"):
+        os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> InPieces:
     return InPieces(config, log)
 

@@ -14,8 +14,9 @@ from typing import Any
 from typed_commands import LAKEHOUSE, environment, output_of, run
 
 from lakehouse.home import home_of
-from lakehouse.settings import load_settings
+from lakehouse.settings import Settings, load_settings
 from lakehouse.stores.sql import connect
+from streaming.workers.status import report
 
 
 class Platform:
@@ -53,10 +54,18 @@ class Platform:
 
     def count(self, statement: str) -> int:
         """Answer a question for one number at once, without a process of its own: for who asks often."""
-        settings = load_settings(home=self.folder / "data", feed="simulated")
+        settings = self._settings()
         with closing(connect(home_of(settings))) as connection:
             (found,) = connection.execute(statement).fetchone() or (0,)
         return int(found or 0)
+
+    def is_well(self) -> bool:
+        """Whether `status` would find nothing wrong; without a process of its own, as `count`."""
+        settings = self._settings()
+        return not report(settings, home_of(settings)).wrong
+
+    def _settings(self) -> Settings:
+        return load_settings(home=self.folder / "data", **self.settings)
 
     def status(self) -> "subprocess.CompletedProcess[str]":
         return run(self.folder, "status", **self.settings)

@@ -33,7 +33,7 @@ def open_all(settings: Settings, home: Home) -> None:
     target = flink_target(settings, home)
     with target.job_manager() as manager:
         manager.jobs()
-    with target.session():
+    with target.session(with_stream=True):
         pass  # Flink reaches the stores too
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +32,11 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 
 def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> None:
-    while (first := platform.status()).returncode:
-        assert "WRONG: " in first.stdout  # it says why, from the first moment on
-        assert platform.process.poll() is None
-        time.sleep(1)  # asking takes a core from those that start
+    assert "WRONG: " in platform.status().stdout  # it says why, from the first moment on
+    eventually(platform.is_well)
+    assert platform.process.poll() is None
+    first = platform.status()
+    assert first.returncode == 0
     assert "All is well." in first.stdout
     second = run(platform.folder, "up", "--no-dagster", **platform.settings)
     assert second.returncode == 1
@@ -46,7 +46,7 @@ def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> Non
         killed = platform.pid_of(worker)
         os.kill(killed, signal.SIGKILL)
         eventually(lambda worker=worker, killed=killed: platform.pid_of(worker) != killed)
-    eventually(lambda: platform.status().returncode == 0, pause=1)
+    eventually(platform.is_well)
 
     output = platform.stop()
     assert platform.process.returncode == 0, output
@@ -60,7 +60,7 @@ def test_workers_come_back_and_a_second_start_goes_on(platform: Platform) -> Non
 
     platform.start()
     eventually(lambda: platform.count("SELECT count(*) FROM trades") > before)
-    eventually(lambda: platform.status().returncode == 0, pause=1)
+    eventually(platform.is_well)
     platform.stop()
     whole = platform.ask(
         "SELECT product, count(*) AS n, count(DISTINCT trade_id) AS ids, max(trade_id) - min(trade_id) + 1 "

@@ -42,10 +42,10 @@ def platform(folder: Path) -> Iterator[Platform]:
             "profile": "cluster",
             "simulated_websocket_port": str(websocket_port),
             "simulated_rest_port": str(rest_port),
-            "simulated_rate": "300",
+            "simulated_rate": "100",
             "metrics_port": "0",
             "backfill_days": "0",
-            "flink_checkpoint_seconds": "1",
+            "flink_checkpoint_seconds": "2",
         },
     )
     yield running
@@ -54,13 +54,17 @@ def platform(folder: Path) -> Iterator[Platform]:
 
 
 def test_one_command_starts_everything_and_ctrl_c_stops_it(platform: Platform) -> None:
-    eventually(lambda: is_well(platform) or platform.process.poll() is not None, 300, pause=2)
+    eventually(lambda: platform.is_well() or platform.process.poll() is not None, 300, pause=1)
     assert platform.process.poll() is None, platform.process.communicate()[0]
 
     killed = platform.pid_of("bridge")
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: platform.pid_of("bridge") != killed)
-    eventually(lambda: is_well(platform), 120, pause=2)
+    eventually(platform.is_well, 120, pause=1)
+    status = platform.status()
+    assert status.returncode == 0
+    assert "All is well." in status.stdout
+    assert LINE.search(status.stdout)
 
     (trades,) = platform.ask("SELECT count(*) AS n, count(DISTINCT (product, trade_id)) AS ids FROM trades")
     assert int(trades["n"]) > 0
@@ -78,12 +82,6 @@ def test_one_command_starts_everything_and_ctrl_c_stops_it(platform: Platform) -
     assert asked.returncode == 1
     assert "can't be reached: start it (`lakehouse cluster up` starts the native one)" in asked.stderr
     assert len(asked.stderr.strip().splitlines()) == 1
-
-
-def is_well(platform: Platform) -> bool:
-    """Whether `lakehouse status` finds nothing wrong and knows every station."""
-    status = platform.status()
-    return status.returncode == 0 and "All is well." in status.stdout and bool(LINE.search(status.stdout))
 
 
 def processes(folder: Path) -> list[psutil.Process]:

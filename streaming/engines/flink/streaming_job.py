@@ -142,7 +142,7 @@ class StreamingJob:
         before = {job.id for job in manager.jobs()}
         lost: FlinkUnavailableError | None = None
         try:
-            with self._target.session() as session:
+            with self._target.session(with_stream=True) as session:
                 if state is not None:
                     session.run_all(statements("state", {"path": state}), timeout_seconds=SUBMIT_SECONDS)
                 made = statements("streaming", {**self._parameters, "job_name": self.name})

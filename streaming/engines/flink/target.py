@@ -38,8 +38,12 @@ class FlinkTarget:
     """Begins the names of this home's jobs: several homes may use one Flink."""
 
     @contextmanager
-    def session(self) -> Iterator[GatewaySession]:
-        """Open a session with the three catalogs for the block.
+    def session(self, *, with_stream: bool = False) -> Iterator[GatewaySession]:
+        """Open a session with the catalogs for the block.
+
+        Args:
+            with_stream: have that of Fluss, too. Only the streaming job needs it, and its client takes two
+                seconds to go.
 
         Raises:
             FlinkUnavailableError: the gateway doesn't answer.
@@ -50,7 +54,6 @@ class FlinkTarget:
             catalogs = statements(
                 "catalogs",
                 {
-                    "fluss_address": self.fluss_address,
                     "paimon_warehouse": self.paimon_warehouse.as_uri(),
                     "namespace": Name(self.namespace),
                     "iceberg_uri": self.iceberg.url,
@@ -59,6 +62,8 @@ class FlinkTarget:
                     "iceberg_warehouse": self.iceberg_warehouse.as_uri(),
                 },
             )
+            if with_stream:
+                catalogs += statements("stream", {"fluss_address": self.fluss_address})
             session.run_all(catalogs, timeout_seconds=CATALOG_SECONDS)
             yield session
 

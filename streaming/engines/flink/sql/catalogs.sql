@@ -1,9 +1,4 @@
--- The three stores as Flink sees them. A catalog lives as long as its session.
-
-CREATE CATALOG fluss WITH (
-  'type' = 'fluss',
-  'bootstrap.servers' = ${fluss_address}
-);
+-- The tables as Flink sees them. A catalog lives as long as its session.
 
 CREATE CATALOG paimon WITH (
   'type' = 'paimon',

@@ -14,7 +14,6 @@ from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, EXCHANGE_CANDLES, OF_EXCHANGE, TRADES
-from lakehouse.stores.seals import seals
 from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.carrying import CARRY_EITHER
 from lakehouse_assets.market.checks import CANDLE_CHECKS, check_specs, evaluate, scopes
@@ -134,9 +133,10 @@ def _rebuilt(
     """Rebuild the settled ones of one product's days, ascending, and check them all."""
     wanted = {key: parsed(key) for key in keys}
     product = parsed(keys[0])[0]
-    sealed, settled = seals(store), settled_days(store) & set(wanted.values())
+    settled = settled_days(store)
     snapshot_id = store.snapshot_id(TRADES)
-    rebuilt = lakehouse.rebuilder(store, candles)(product, sorted(day for _, day in settled), snapshot_id)
+    days = [day for _, day in wanted.values() if (product, day) in settled]
+    rebuilt = lakehouse.rebuilder(store, candles)(product, days, snapshot_id)
     rows = candles.scan(
         CANDLES_1M,
         product=product,
@@ -154,7 +154,7 @@ def _rebuilt(
     for key, (_, day) in wanted.items():
         was = rebuilt.get(day, Rebuilt(changed=False))
         metadata = {
-            "sealed": (product, day) in sealed,
+            "sealed": settled.get((product, day)) is not None,
             "settled": (product, day) in settled,
             "dagster/partition_row_count": counts[day],
             "dagster/row_count": table_rows,

@@ -24,7 +24,7 @@ from lakehouse.reconciliation.candles import AGGREGATES, TOLD
 from lakehouse.stores.duplicates import duplicates
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, NOT_TOLD, OF_EXCHANGE, TIME, TRADES, Table
-from lakehouse.stores.seals import edges_of_days, seals
+from lakehouse.stores.seals import edges_of_days
 from lakehouse.stores.settled import settled_days
 from streaming.sealing.due import newest_event_us
 
@@ -74,8 +74,8 @@ _SCOPE: Final = pa.schema(
 def scopes(store: IcebergStore, wanted: Iterable[ProductDay], lateness_minutes: int) -> list[Scope]:
     """Read what is known of product-days; manifests and records are read once for all of them."""
     wanted = list(wanted)
-    records, archived = seals(store), {(str(s.product), s.day): s for s in store.partitions(TRADES)}
-    repeated, settled = duplicates(store), settled_days(store)
+    settled, archived = settled_days(store), {(str(s.product), s.day): s for s in store.partitions(TRADES)}
+    repeated = duplicates(store)
     newest = newest_event_us(store) or 0
     live_until = to_datetime(max(newest - (lateness_minutes + 1) * MINUTE_US, 0))
     edges = {
@@ -84,7 +84,7 @@ def scopes(store: IcebergStore, wanted: Iterable[ProductDay], lateness_minutes: 
     }
     found = []
     for product, day in wanted:
-        record, stats = records.get((product, day)), archived.get((product, day))
+        record, stats = settled.get((product, day)), archived.get((product, day))
         first, last = (stats.min_trade_id, stats.max_trade_id) if stats else (None, None)
         found.append(
             Scope(

@@ -12,7 +12,6 @@ from lakehouse.home import Home
 from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.metrics.daily import WINDOW_DAYS, day_realised_volatility, metrics_rows
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1M, METRICS_DAILY
-from lakehouse.stores.seals import seals
 from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.checks import Check, no_duplicates, no_empty_values
 from lakehouse_assets.market.table_asset import Inputs, Metadata, table_asset
@@ -58,8 +57,8 @@ def metrics_asset(partitions: dg.PartitionsDefinition[str], home: Home) -> dg.As
 
 def _made(inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Metadata]:
     window = timedelta(days=WINDOW_DAYS)
-    sealed = {day for name, day in seals(inputs.store) if name == product}
-    settled = sorted({day for name, day in settled_days(inputs.store) if name == product} & set(days))
+    records = settled_days(inputs.store)
+    settled = [day for day in days if (product, day) in records]
     with inputs.store.lock(METRICS_DAILY):
         there = inputs.store.scan(METRICS_DAILY, product=product, columns=["day", "realised_volatility"])
         realised = {row["day"]: row["realised_volatility"] for row in there.to_pylist()}
@@ -81,7 +80,7 @@ def _made(inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Meta
         snapshot_id = inputs.store.replace_days(METRICS_DAILY, product, wanted, rows)
     made: dict[date, Metadata] = {
         day: {
-            "sealed": day in sealed,
+            "sealed": records.get((product, day)) is not None,
             "dagster/partition_row_count": 0,
             "candles_1d_snapshot_id": str(inputs.candles.snapshot_id(CANDLES_1D)),
             "snapshot_id": str(snapshot_id),

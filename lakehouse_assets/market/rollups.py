@@ -11,7 +11,6 @@ from lakehouse.home import Home
 from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.reconciliation.candles import ADDED_UP
 from lakehouse.stores.schemas import CANDLES_1D, CANDLES_1H, CANDLES_1M, Table
-from lakehouse.stores.seals import seals
 from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.checks import Check, no_duplicates, no_empty_values
 from lakehouse_assets.market.table_asset import Inputs, Metadata, table_asset
@@ -52,10 +51,9 @@ def rollup_assets(partitions: dg.PartitionsDefinition[str], home: Home) -> list[
 
 
 def _rolled_up(table: Table, inputs: Inputs, product: str, days: Sequence[date]) -> dict[date, Metadata]:
-    sealed = {day for name, day in seals(inputs.store) if name == product}
-    settled = {day for name, day in settled_days(inputs.store) if name == product}
+    settled = settled_days(inputs.store)
     source_id = inputs.candles.snapshot_id(CANDLES_1M)
-    rebuilt = inputs.rebuilder(table)(product, [day for day in days if day in settled], None)
+    rebuilt = inputs.rebuilder(table)(product, [day for day in days if (product, day) in settled], None)
     rows = inputs.candles.scan(
         table,
         product=product,
@@ -68,7 +66,7 @@ def _rolled_up(table: Table, inputs: Inputs, product: str, days: Sequence[date])
     for day in days:
         was = rebuilt.get(day, Rebuilt(changed=False))
         made[day] = {
-            "sealed": day in sealed,
+            "sealed": settled.get((product, day)) is not None,
             "dagster/partition_row_count": counts.get(day, 0),
             "candles_1m_snapshot_id": str(source_id),
             "snapshot_id": str(inputs.candles.snapshot_id(table)),

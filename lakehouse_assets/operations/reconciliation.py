@@ -20,7 +20,6 @@ from lakehouse.reconciliation.schema_drift import SCHEMA, schema_breaks
 from lakehouse.stores.catalog_columns import table_columns
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import CANDLES_1M, OF_EXCHANGE, RECONCILIATION, TRADES
-from lakehouse.stores.seals import seals
 from lakehouse.stores.settled import settled_days
 from lakehouse_assets.market.description import DAILY, OWNERS, table_metadata
 from lakehouse_assets.market.own_candles import own_candles
@@ -151,8 +150,8 @@ def _compared(lakehouse: Lakehouse, duckdb: LakehouseDuckDB, product: str, days:
         RestError: the exchange can't be asked.
     """
     with lakehouse.iceberg() as store:
-        records, at_rest = seals(store), settled_days(store)
-        settled = {day: records.get((product, day)) for day in days if (product, day) in at_rest}
+        at_rest = settled_days(store)
+        settled = {day: at_rest[product, day] for day in days if (product, day) in at_rest}
         if not settled:
             return _Compared({}, frozenset(), frozenset())
         with duckdb.get_connection() as connection:

@@ -15,12 +15,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from lakehouse.market.time import DAY_US, from_datetime
 from lakehouse.stores.schemas import RECONCILIATION
-from lakehouse.stores.seals import SealRecord, seals
+from lakehouse.stores.seals import SealRecord
+from lakehouse.stores.settled import settled_days
 from lakehouse_assets.partitions import CAUSE, product_day_key
 from lakehouse_assets.resources import Lakehouse
 
 NEWEST_DAYS: Final = 7
-"""Sealed days of a product that are compared every night."""
+"""Days of a product, sealed or fetched as candles, that are compared every night."""
 SEALED_WITHIN_US: Final = 8 * DAY_US
 """Older days are compared again when they were sealed (again) this lately: longer than Dagster is down."""
 
@@ -35,26 +36,27 @@ def reconcile_days_job(partitions: dg.PartitionsDefinition[str]) -> UnresolvedAs
         selection=[RECONCILIATION.name],
         partitions_def=partitions,
         description=(
-            "Compares sealed product-days with everything that should agree with them, and writes each "
-            "break to the table `reconciliation`. Changes no other table."
+            "Compares product-days that are sealed, or whose candles were fetched from the exchange, with "
+            "everything that should agree with them, and writes each break to the table `reconciliation`. "
+            "Changes no other table."
         ),
     )
 
 
 def spans_to_reconcile(
-    sealed: Mapping[tuple[str, date], SealRecord],
+    settled: Mapping[tuple[str, date], SealRecord | None],
     reconciled: Collection[tuple[str, date]],
     moment_us: int,
 ) -> list[Span]:
     """Return what to compare, by product, as unbroken spans of days. Pure.
 
     Args:
-        sealed: what was sealed.
+        settled: what has come to rest; see `settled_days`.
         reconciled: product-days that were compared before.
         moment_us: now, µs UTC.
     """
     spans: list[Span] = []
-    for product, group in groupby(sorted(sealed), key=lambda key: key[0]):
+    for product, group in groupby(sorted(settled), key=lambda key: key[0]):
         days = [day for _, day in group]
         newest = set(days[-NEWEST_DAYS:])
         wanted = [
@@ -62,7 +64,7 @@ def spans_to_reconcile(
             for day in days
             if day in newest
             or (product, day) not in reconciled
-            or sealed[product, day].sealed_us > moment_us - SEALED_WITHIN_US
+            or ((record := settled[product, day]) and record.sealed_us > moment_us - SEALED_WITHIN_US)
         ]
         for _, run in groupby(enumerate(wanted), key=lambda item: item[1] - timedelta(days=item[0])):
             span = [day for _, day in run]
@@ -74,34 +76,35 @@ def reconciliation_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDef
     """Return the schedule."""
 
     @dg.schedule(
-        name="reconcile_sealed_days",
+        name="reconcile_settled_days",
         job=job,
         cron_schedule="30 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
-            "Each night at 03:30 UTC compares every product's last 7 sealed days, those that were sealed "
-            "lately, and those never compared: one run for each unbroken span of days."
+            "Each night at 03:30 UTC compares every product's last 7 days that are sealed or fetched as "
+            "candles, those that were sealed lately, and those never compared: one run for each unbroken "
+            "span of days."
         ),
     )
-    def reconcile_sealed_days(
+    def reconcile_settled_days(
         context: dg.ScheduleEvaluationContext, lakehouse: Lakehouse
     ) -> list[dg.RunRequest] | dg.SkipReason:
         if not lakehouse.is_written:
             return lakehouse.no_data()
         with lakehouse.iceberg() as store:
-            sealed = seals(store)
+            settled = settled_days(store)
         partitions = job.partitions_def
-        keys: dict[str, tuple[str, date]] = {product_day_key(*one): one for one in sealed}
+        keys: dict[str, tuple[str, date]] = {product_day_key(*one): one for one in settled}
         keys = {key: one for key, one in keys.items() if partitions and partitions.has_partition_key(key)}
         compared = context.instance.get_materialized_partitions(dg.AssetKey(RECONCILIATION.name))
         spans = spans_to_reconcile(
-            {one: sealed[one] for one in keys.values()},
+            {one: settled[one] for one in keys.values()},
             {keys[key] for key in compared if key in keys},
             from_datetime(context.scheduled_execution_time),
         )
         if not spans:
-            return dg.SkipReason("no day is sealed")
+            return dg.SkipReason("no day is sealed or fetched")
         return [
             dg.RunRequest(
                 run_key=f"{context.scheduled_execution_time:%Y-%m-%d}:{product}:{first}:{last}",
@@ -114,4 +117,4 @@ def reconciliation_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDef
             for product, first, last in spans
         ]
 
-    return reconcile_sealed_days
+    return reconcile_settled_days

@@ -1,14 +1,16 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from sealed_world import BTC, DAY, KEY, NEXT_DAY
 from watched_world import World
 
 from lakehouse.market.time import DAY_US
-from lakehouse.stores.schemas import RECONCILIATION, TRADES
+from lakehouse.stores.schemas import EXCHANGE_CANDLES, RECONCILIATION, TRADES
 from lakehouse.stores.seals import SealRecord, encode_seal, seal_property
 from lakehouse_assets.operations.reconciliation_schedule import NEWEST_DAYS, spans_to_reconcile
 from lakehouse_assets.partitions import product_day_key
@@ -49,8 +51,15 @@ def test_spans_are_of_one_product_and_have_no_holes() -> None:
     ]
 
 
+def test_a_day_of_fetched_candles_is_compared_like_a_sealed_one() -> None:
+    settled = {(BTC, day): record() for day in days(2)} | {(BTC, DAY - timedelta(days=1)): None}
+    assert spans_to_reconcile(settled, (), NOW_US) == [(BTC, DAY - timedelta(days=1), NEXT_DAY)]
+    older = {(BTC, day): None for day in days(30)}
+    assert spans_to_reconcile(older, older.keys(), NOW_US) == [(BTC, days(30)[-NEWEST_DAYS], days(30)[-1])]
+
+
 def requests(world: World, instance: dg.DagsterInstance | None = None) -> list[dg.RunRequest]:
-    schedule = world.defs.resolve_schedule_def("reconcile_sealed_days")
+    schedule = world.defs.resolve_schedule_def("reconcile_settled_days")
     with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=TONIGHT,
@@ -85,8 +94,19 @@ def test_a_night_asks_for_one_run_a_span_that_dagster_can_start(world: World, tm
     assert partitions == {product_day_key(BTC, day) for day in days(3)}, run
 
 
+def test_a_night_asks_for_days_of_fetched_candles_too(world: World, tmp_path: Path) -> None:
+    candle = {"product": BTC, "day": DAY, "start": datetime(2025, 6, 10, tzinfo=UTC), "exchange": "simulated"}
+    candle |= dict.fromkeys(("open", "high", "low", "close", "volume"), Decimal(1))
+    rows = pa.Table.from_pylist([candle | {"recorded_at": TONIGHT}], EXCHANGE_CANDLES.schema)
+    with world.tables.iceberg() as store:
+        store.replace(EXCHANGE_CANDLES, BTC, DAY, rows)
+    (request,) = requests(world, dg.DagsterInstance.local_temp(str(tmp_path)))
+    assert request.tags["dagster/asset_partition_range_start"] == KEY
+    assert request.tags["dagster/asset_partition_range_end"] == KEY
+
+
 def test_it_runs_by_itself(world: World) -> None:
-    schedule = world.defs.resolve_schedule_def("reconcile_sealed_days")
+    schedule = world.defs.resolve_schedule_def("reconcile_settled_days")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
 
 

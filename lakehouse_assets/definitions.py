@@ -17,7 +17,7 @@ from lakehouse_assets.market.jobs import fill_days_job, seal_days_job
 from lakehouse_assets.market.liquidity import liquidity_asset
 from lakehouse_assets.market.metrics import metrics_asset
 from lakehouse_assets.market.rollups import rollup_assets
-from lakehouse_assets.market.sensors import seal_sensor
+from lakehouse_assets.market.seal_sensor import seal_sensor
 from lakehouse_assets.market.trades import trades_asset
 from lakehouse_assets.operations.alerts import send_alerts_sensor
 from lakehouse_assets.operations.dead_workers import dead_workers_sensor

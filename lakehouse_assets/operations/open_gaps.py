@@ -19,10 +19,9 @@ from lakehouse.market.gap import GapStatus
 from lakehouse.market.time import now_us, to_datetime
 from lakehouse.settings import load_settings
 from lakehouse.stores.seals import SealRecord, seals
-from lakehouse_assets.market.sensors import Asked, to_ask
+from lakehouse_assets.market.seal_requests import Asked, seal_requests
 from lakehouse_assets.operations.alerts import Alert, Alerts
 from lakehouse_assets.operations.cursor import decoded, encoded
-from lakehouse_assets.partitions import CAUSE, product_day_key
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.sealing.due import Due, day_end_us, newest_event_us
 
@@ -130,32 +129,11 @@ def open_gaps_sensor(trades: dg.AssetsDefinition) -> dg.SensorDefinition:
         raised = Alerts(lakehouse.home).raise_all(new)
         open_keys = {alert.key for alert in alerts}
         told = [key for key in (*remembered.told, *(alert.key for alert in new)) if key in open_keys]
-
-        partitions = trades.partitions_def
-        known = [
-            item
-            for item in due
-            if partitions is not None
-            and partitions.has_partition_key(product_day_key(item.product, item.day))
-        ]
-        wanted = [
-            item for item in to_ask(known, remembered.asked, now_us()) if item[2].attempt <= MOST_ATTEMPTS
-        ]
-        still_due = {product_day_key(item.product, item.day) for item in known}
-        asked = {key: entry for key, entry in remembered.asked.items() if key in still_due}
-        asked |= {key: entry for key, _, entry in wanted}
+        found = seal_requests(trades, due, remembered.asked, now_us(), most_attempts=MOST_ATTEMPTS)
         return dg.SensorResult(
-            run_requests=[
-                dg.RunRequest(
-                    run_key=f"{key}:{item.cause}:{entry.attempt}",
-                    partition_key=key,
-                    asset_selection=[trades.key],
-                    tags={CAUSE: item.why},
-                )
-                for key, item, entry in wanted
-            ],
-            skip_reason=None if wanted else f"{len(gaps)} gaps stay open, {raised} alerts raised",
-            cursor=encoded(Remembered(asked, told)),
+            run_requests=found.runs,
+            skip_reason=None if found.runs else f"{len(gaps)} gaps stay open, {raised} alerts raised",
+            cursor=encoded(Remembered(found.asked, told)),
         )
 
     return fill_gaps_that_stay_open

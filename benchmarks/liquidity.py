@@ -59,7 +59,7 @@ def measure() -> list[Figure]:
                     Figure(
                         f"{count:,} {what} → liquidity of a day",
                         *(seconds, "s", "pyarrow reads the columns", reading),
-                        "-",
+                        "–",
                     )
                 )
             minutes = replayed()["book_minutes"]

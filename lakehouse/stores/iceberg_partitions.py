@@ -56,13 +56,14 @@ def in_order(files: Collection[DataFile], column: int, rows: int) -> Iterator[li
     """
     bounds = {file.file_path: _bounds(file, column) for file in files}
     group: list[DataFile] = []
-    highest = 0
+    held = highest = 0
     for file in sorted(files, key=lambda file: bounds[file.file_path]):
         lowest_of_file, highest_of_file = bounds[file.file_path]
-        if group and sum(one.record_count for one in group) >= rows and lowest_of_file > highest:
+        if held >= rows and lowest_of_file > highest:
             yield group
-            group = []
+            group, held = [], 0
         group.append(file)
+        held += file.record_count
         highest = max(highest, highest_of_file)
     if group:
         yield group

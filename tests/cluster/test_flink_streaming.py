@@ -12,6 +12,7 @@ from log_messages import START, market, trade
 from running_cluster import RunningCluster
 
 from lakehouse.market.trade import Lateness
+from lakehouse.stores import schemas
 from lakehouse.stores.sql import connect, run_query
 from streaming.engines.embedded.decode import ROWS
 from streaming.engines.fluss.bridge import rows_of
@@ -76,6 +77,11 @@ def test_quotes_and_books_are_archived_once_with_every_level(world: FlinkWorld) 
         assert wanted > 0
         world.wait(lambda topic=topic, wanted=wanted: world.iceberg_rows(topic).num_rows >= wanted, topic)
         world.check_archive(topic)
+    for stats in world.iceberg.partitions(schemas.BOOK):
+        pieces = world.iceberg.in_log_order(schemas.BOOK, str(stats.product), stats.day, ["spine_offset"])
+        offsets = [offset for piece in pieces for offset in piece["spine_offset"].to_pylist()]
+        assert len(offsets) == stats.rows
+        assert offsets == sorted(offsets)
 
 
 def test_late_trades_correct_their_candle_and_too_late_ones_leave_it(world: FlinkWorld) -> None:

@@ -9,8 +9,8 @@ import dagster as dg
 import msgspec
 
 from lakehouse.market.time import now_us
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.market.seal_requests import Asked, seal_requests
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.resources import Lakehouse
 from streaming.sealing.due import due_days
 

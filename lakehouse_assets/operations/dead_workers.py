@@ -11,8 +11,8 @@ import dagster as dg
 import msgspec
 
 from lakehouse.market.time import HOUR_US, now_us
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.operations.alerts import Alert, Alerts
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.resources import Lakehouse
 from streaming.workers.supervisor import Supervised, processes
 

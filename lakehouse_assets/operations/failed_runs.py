@@ -12,8 +12,8 @@ import dagster as dg
 import msgspec
 
 from lakehouse.settings import Settings, load_settings
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.operations.alerts import Alert, Alerts
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.resources import Lakehouse
 
 MOST_RUNS: Final = 50

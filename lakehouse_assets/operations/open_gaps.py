@@ -19,9 +19,9 @@ from lakehouse.market.gap import GapStatus
 from lakehouse.market.time import now_us, to_datetime
 from lakehouse.settings import load_settings
 from lakehouse.stores.seals import SealRecord, seals
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.market.seal_requests import Asked, seal_requests
 from lakehouse_assets.operations.alerts import Alert, Alerts
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.resources import Lakehouse, LakehouseDuckDB
 from streaming.sealing.due import Due, day_end_us, newest_event_us
 

@@ -14,8 +14,8 @@ import msgspec
 from lakehouse.settings import load_settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import QUARANTINE
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.operations.alerts import Alert, Alerts
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.resources import Lakehouse
 
 LOOK_BACK: Final = timedelta(days=7)

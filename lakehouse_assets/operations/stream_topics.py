@@ -24,8 +24,8 @@ from lakehouse.settings import Settings, load_settings
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import BOOK, QUOTES, TRADES, Table
 from lakehouse.stores.watermarks import watermarks
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.market.description import GROUP, OWNERS
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.resources import Lakehouse
 from streaming.spine import topics
 from streaming.workers.metrics import scrape

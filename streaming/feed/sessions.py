@@ -1,8 +1,8 @@
 """What a restart needs: checkpoints in the spine's topic `sessions`, and the way back from them.
 
 A checkpoint says what is known of each product, how far each recording was read, and where the log ended
-at that moment. It is published with the messages it speaks of. After a crash, the trades that follow it
-in the log are taken in again; what was published but not counted any more is counted then.
+at that moment. It is published with the messages it speaks of. After a crash, the gaps and trades that
+follow it in the log are taken in again; what was published but not counted any more is counted then.
 """
 
 from collections import Counter
@@ -13,18 +13,21 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from lakehouse.market.gap import FoundBy
+from lakehouse.market.gap import FoundBy, Gap, GapStatus
 from lakehouse.market.intake import IntakeCount
 from lakehouse.market.quarantine import Refused
 from lakehouse.market.time import DAY_US, day_start_us
 from lakehouse.market.trade import TRADE_RECORD, Exchange
 from lakehouse.market.trade_ids import TradeIds
 from streaming.feed.handler import FeedHandler, ProductState, Uncounted
-from streaming.feed.trade_gaps import Hole
+from streaming.feed.trade_gaps import GapsState, Hole
 from streaming.spine.contract import Partition, Spine
-from streaming.spine.topics import FEED, INTAKE, QUARANTINE, SESSIONS, TRADES
+from streaming.spine.topics import FEED, GAPS, INTAKE, QUARANTINE, SESSIONS, TRADES
 
 SESSION: Final = Partition(SESSIONS, 0)
+
+_READ_AGAIN: Final = (TRADES, GAPS, QUARANTINE, INTAKE)
+"""Topics of which a restart reads what follows the checkpoint."""
 
 _READ: Final = 50_000
 
@@ -69,16 +72,13 @@ def checkpoint(
 
 def commit(spine: Spine, ends: Mapping[Partition, int]) -> None:
     """Let retention drop what lies before a checkpoint; the checkpoint itself stays."""
-    read_again = (TRADES, QUARANTINE, INTAKE)
-    offsets = {partition: end for partition, end in ends.items() if partition.topic in read_again}
+    offsets = {partition: end for partition, end in ends.items() if partition.topic in _READ_AGAIN}
     spine.commit(FEED, offsets | {SESSION: max(ends[SESSION] - 1, 0)})
 
 
 def recover(spine: Spine) -> Recovered:
     """Return what earlier runs on this log left; of a new log, nothing."""
-    read_again = (
-        Partition(topic, n) for topic in (TRADES, QUARANTINE, INTAKE) for n in range(spine.partitions)
-    )
+    read_again = (Partition(topic, n) for topic in _READ_AGAIN for n in range(spine.partitions))
     # Read before that, what a killed run had on its way would be in the log and nowhere counted.
     spine.settled_ends((SESSION, *read_again))
     last = Checkpoint()
@@ -88,6 +88,9 @@ def recover(spine: Spine) -> Recovered:
     trades: Counter[tuple[str, int]] = Counter()
     late: Counter[tuple[str, int]] = Counter()
     quarantined: Counter[tuple[str, int]] = Counter()
+    for payload in _after(spine, last, GAPS):
+        gap = msgspec.msgpack.decode(payload, type=Gap)
+        _take_in(recovered.products.setdefault(gap.product, ProductState(gap.exchange)).gaps, gap)
     for records in _trades_after(spine, last):
         for name in np.unique(records["product"]):
             own = records[records["product"] == name]
@@ -113,6 +116,26 @@ def recover(spine: Spine) -> Recovered:
         if missing.accepted > 0 or missing.quarantined:
             recovered.uncounted[key] = missing
     return recovered
+
+
+def _take_in(gaps: GapsState, row: Gap) -> None:
+    """Take a row of `gaps` into what is known of a product's: of each id the latest row decides.
+
+    Without it a gap that was found and filled in part since the checkpoint would stay found for ever: by its
+    trades it is no hole any more, and nobody would say that it was filled.
+    """
+    ids = TradeIds([(row.first_trade_id, row.last_trade_id)])
+    gaps.holes = [
+        msgspec.structs.replace(hole, first=first, last=last)
+        for hole in gaps.holes
+        for first, last in ids.missing_between(hole.first, hole.last)
+    ]
+    if row.status is not GapStatus.FILLED:
+        times = (row.after_us, row.before_us, row.noticed_us)
+        given_up = row.status is GapStatus.UNFILLABLE
+        ends = (row.first_trade_id, row.last_trade_id)
+        gaps.holes.append(Hole(*ends, row.found_by, *times, confirmed=True, given_up=given_up))
+    gaps.touched = bool(gaps.holes)
 
 
 def _absorb(products: dict[str, ProductState], product: str, records: npt.NDArray[np.void]) -> None:

@@ -187,11 +187,12 @@ class TradeGaps:
         return requests
 
     def resume(self) -> list[FillGap]:
-        """Return what to fetch for the gaps an earlier run left open."""
+        """Return what is still to be fetched for the gaps an earlier run left open."""
         return [
-            FillGap(self._product, hole.first, hole.last)
+            FillGap(self._product, first, last)
             for hole in self._holes
             if hole.confirmed and not hole.given_up and hole.last - hole.first < LONGEST_FILL
+            for first, last in self._ids.missing_between(hole.first, hole.last)
         ]
 
     def asked(self, request: FillGap, now_us: int) -> None:

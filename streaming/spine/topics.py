@@ -50,7 +50,7 @@ def readers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
         TRADES: (*hot, ARCHIVE, CANDLES, FEED) if embedded else (BRIDGE, FEED),
         QUOTES: (*hot, ARCHIVE) if embedded else (BRIDGE,),
         BOOK: (*(group for group in hot if group == BRIDGE), ARCHIVE) if embedded else (BRIDGE,),
-        GAPS: (ARCHIVE,),
+        GAPS: (ARCHIVE, FEED),
         QUARANTINE: (ARCHIVE, FEED),
         INTAKE: (ARCHIVE, FEED),
         REPLAY: (REPLAY,),

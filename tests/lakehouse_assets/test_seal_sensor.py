@@ -9,9 +9,9 @@ from sealed_world import BTC, DAY, KEY, NEXT_DAY
 
 from lakehouse.market.time import MINUTE_US, SECOND_US, day_start_us, to_datetime
 from lakehouse.stores.schemas import TRADES
+from lakehouse_assets.cursor import decoded, encoded
 from lakehouse_assets.market.seal_requests import FIRST_PAUSE_SECONDS, MOST_RUNS, Asked, to_ask
 from lakehouse_assets.market.seal_sensor import Remembered
-from lakehouse_assets.operations.cursor import decoded, encoded
 from lakehouse_assets.partitions import product_day_key
 from lakehouse_assets.resources import Lakehouse
 from streaming.sealing.due import Due

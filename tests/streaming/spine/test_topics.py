@@ -9,7 +9,7 @@ from streaming.spine.topics import ARCHIVE, BRIDGE, CANDLES, FEED, HOT, REPLAY, 
 from streaming.workers import roster
 
 EVERYWHERE = {
-    "gaps": (ARCHIVE,),
+    "gaps": (ARCHIVE, FEED),
     "quarantine": (ARCHIVE, FEED),
     "intake": (ARCHIVE, FEED),
     "replay": (REPLAY,),

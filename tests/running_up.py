@@ -16,7 +16,7 @@ from typed_commands import LAKEHOUSE, environment, output_of, run
 from lakehouse.home import home_of
 from lakehouse.settings import Settings, load_settings
 from lakehouse.stores.sql import connect
-from streaming.workers.status import report
+from streaming.workers.status import Report, report
 
 
 class Platform:
@@ -59,10 +59,14 @@ class Platform:
             (found,) = connection.execute(statement).fetchone() or (0,)
         return int(found or 0)
 
-    def is_well(self) -> bool:
-        """Whether `status` would find nothing wrong; without a process of its own, as `count`."""
+    def report(self) -> Report:
+        """Return what `status` would show, without a process of its own, as `count`."""
         settings = self._settings()
-        return not report(settings, home_of(settings)).wrong
+        return report(settings, home_of(settings))
+
+    def says_well(self) -> bool:
+        """Whether `status` finds nothing wrong. It is asked once nothing is: a process takes a core."""
+        return not self.report().wrong and self.status().returncode == 0
 
     def _settings(self) -> Settings:
         return load_settings(home=self.folder / "data", **self.settings)

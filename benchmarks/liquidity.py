@@ -1,7 +1,6 @@
 """A product-day's liquidity: quotes weighted by time, and the book replayed, held against reading them."""
 
 import tempfile
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 from benchmarks.figure import Figure, median_seconds
 from lakehouse.home import Home
 from lakehouse.market.columns import days, decimals, times
-from lakehouse.market.time import DAY_US, now_us
+from lakehouse.market.time import DAY_US, MINUTE_US, day_of, now_us
 from lakehouse.metrics import depth, liquidity
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.schemas import BOOK, PRICE, QUOTES, Table
@@ -31,7 +30,7 @@ _CENT = 10**6
 
 def measure() -> list[Figure]:
     """Compute both of a day that moves all the time, from tables on the disk."""
-    day = (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=_START_US)).date()
+    day = day_of(_START_US)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder), "simulated").create()
         with IcebergStore.open(home) as archive:
@@ -63,7 +62,7 @@ def measure() -> list[Figure]:
                     )
                 )
             minutes = replayed()["book_minutes"]
-            if minutes != DAY_US // 60_000_000:
+            if minutes != DAY_US // MINUTE_US:
                 raise RuntimeError(f"the book was known in {minutes} minutes, not in all of the day")
     return figures
 

@@ -1,7 +1,6 @@
 """A sealed product-day: from the archive to candles in Paimon, held against reading its columns."""
 
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +9,7 @@ from benchmarks.figure import Figure, median_seconds
 from benchmarks.prepared_trades import trade_records
 from lakehouse.candles.rebuild import COLUMNS, rebuild
 from lakehouse.home import Home
-from lakehouse.market.time import DAY_US, now_us
+from lakehouse.market.time import DAY_US, day_of, now_us
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.paimon import PaimonStore
 from lakehouse.stores.schemas import CANDLES_1M, TRADES
@@ -27,7 +26,7 @@ REPEATS = 9
 def measure() -> list[Figure]:
     """Rebuild a day of which every trade is archived in one sorted file, as a seal leaves it."""
     start_us = now_us() // DAY_US * DAY_US - DAY_US
-    day = (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=start_us)).date()
+    day = day_of(start_us)
     records = trade_records(COUNT, start_us=start_us, step_us=DAY_US // COUNT, products=(PRODUCT,))
     batch = Batch(0, records["received_us"].tolist(), [record.tobytes() for record in records])
     rows = trade_rows(batch, Partition(TRADES_TOPIC, 0))

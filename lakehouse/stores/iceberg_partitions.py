@@ -53,12 +53,15 @@ def in_order(files: Collection[DataFile], column: int, rows: int) -> Iterator[li
         files: those of a partition.
         column: the number of a column of 64-bit values whose bounds stand in the manifests.
         rows: a group ends once it has so many, if it can.
+
+    Raises:
+        IcebergStoreError: the manifests don't say a file's bounds.
     """
-    bounds = {file.file_path: _bounds(file, column) for file in files}
+    told = {file.file_path: _told(file, column) for file in files}
     group: list[DataFile] = []
     held = highest = 0
-    for file in sorted(files, key=lambda file: bounds[file.file_path]):
-        lowest_of_file, highest_of_file = bounds[file.file_path]
+    for file in sorted(files, key=lambda file: told[file.file_path]):
+        lowest_of_file, highest_of_file = told[file.file_path]
         if held >= rows and lowest_of_file > highest:
             yield group
             group, held = [], 0
@@ -69,13 +72,26 @@ def in_order(files: Collection[DataFile], column: int, rows: int) -> Iterator[li
         yield group
 
 
-def _bounds(file: DataFile, column: int) -> tuple[int, int]:
-    lowest, highest = file.lower_bounds[column], file.upper_bounds[column]
-    return int(from_bytes(LongType(), lowest)), int(from_bytes(LongType(), highest))
+def bounds_of(file: DataFile, column: int) -> tuple[int, int] | None:
+    """Return the lowest and highest value of a column of 64-bit integers in a file, None where not told."""
+    lower, upper = (file.lower_bounds or {}).get(column), (file.upper_bounds or {}).get(column)
+    if lower is None or upper is None:
+        return None
+    return int(from_bytes(LongType(), lower)), int(from_bytes(LongType(), upper))
+
+
+def _told(file: DataFile, column: int) -> tuple[int, int]:
+    found = bounds_of(file, column)
+    if found is None:
+        raise IcebergStoreError(
+            f"the manifests don't say the bounds of column {column} in {file.file_path}: another program "
+            "wrote it without them; write the partition again"
+        )
+    return found
 
 
 def _stats(key: PartitionKey, files: list[DataFile], trade_id: int) -> PartitionStats:
-    bounds = [_bounds(file, trade_id) for file in files if trade_id]
+    told = [_told(file, trade_id) for file in files if trade_id]
     assert key.day is not None  # seen by the caller
     return PartitionStats(
         key.day,
@@ -83,6 +99,6 @@ def _stats(key: PartitionKey, files: list[DataFile], trade_id: int) -> Partition
         rows=sum(file.record_count for file in files),
         files=len(files),
         bytes=sum(file.file_size_in_bytes for file in files),
-        min_trade_id=min((lowest for lowest, _ in bounds), default=None),
-        max_trade_id=max((highest for _, highest in bounds), default=None),
+        min_trade_id=min((lowest for lowest, _ in told), default=None),
+        max_trade_id=max((highest for _, highest in told), default=None),
     )

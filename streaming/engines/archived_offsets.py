@@ -5,19 +5,18 @@ nor Fluss. It reads what is in the tables and asks of each message of the log wh
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile
-from pyiceberg.types import LongType
 
 from lakehouse.market.book import BOOK_HEADER
 from lakehouse.market.trade_ids import TradeIds
 from lakehouse.stores.iceberg import IcebergStore
 from lakehouse.stores.iceberg_files import PartitionKey, read_files
+from lakehouse.stores.iceberg_partitions import bounds_of
 from lakehouse.stores.schemas import BOOK, QUOTES, TRADES, Table
 from streaming.engines.embedded.decode import products, trade_records
 from streaming.spine import topics
@@ -151,7 +150,7 @@ class ArchivedOffsets:
         return Partition(topic, partition_number(product, self._spine.partitions))
 
     def _reach(self, partition: Partition, table: Table, file: DataFile) -> None:
-        bounds = _bounds(self._store.field_ids(table), file, "spine_offset")
+        bounds = bounds_of(file, self._store.field_ids(table)["spine_offset"])
         product = PartitionKey.of(file).product
         if bounds is not None and product is not None and bounds[1] >= 0:  # a backfilled row has no place
             newest = self._newest[partition]
@@ -164,7 +163,7 @@ class ArchivedOffsets:
 
     def _knows_all(self, partition: Partition, table: Table, file: DataFile) -> bool:
         """Tell by a file's bounds whether all its offsets are held already."""
-        bounds = _bounds(self._store.field_ids(table), file, "spine_offset")
+        bounds = bounds_of(file, self._store.field_ids(table)["spine_offset"])
         if bounds is None:
             return False
         lowest, highest = max(bounds[0], self._start[partition]), bounds[1]
@@ -257,7 +256,7 @@ class _ArchivedIds:
                 del files[path]
         self._read -= gone
         for file in new:
-            bounds = _bounds(self._store.field_ids(TRADES), file, "trade_id")
+            bounds = bounds_of(file, self._store.field_ids(TRADES)["trade_id"])
             if bounds is None:
                 raise AssertionError(f"{file.file_path} says nothing of its trade ids")
             self._files[str(PartitionKey.of(file).product)][file.file_path] = bounds
@@ -273,12 +272,3 @@ class _ArchivedIds:
                 known.add_new(np.sort(rows["trade_id"].to_numpy()))
                 self._read.add(path)
         return known.contains(trade_ids)
-
-
-def _bounds(ids: Mapping[str, int], file: DataFile, column: str) -> tuple[int, int] | None:
-    """Return the lowest and highest value of a column of 64-bit integers in a file, None where not told."""
-    field = ids[column]
-    lower, upper = (file.lower_bounds or {}).get(field), (file.upper_bounds or {}).get(field)
-    if lower is None or upper is None:
-        return None
-    return int(from_bytes(LongType(), lower)), int(from_bytes(LongType(), upper))

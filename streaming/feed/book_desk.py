@@ -88,9 +88,8 @@ class BookDesk:
         self.is_synchronised = True
         self.needs_snapshot = False
         self._last_update = snapshot.update_id
-        self._day = (snapshot.event_us or received_us) // DAY_US
         self.book.replace(snapshot.bids, snapshot.asks)
-        self._record(BookKind.SNAPSHOT, snapshot, (snapshot.update_id, snapshot.update_id), received_us)
+        self._record_whole(snapshot, received_us)
         self._quote(snapshot.event_us or received_us, received_us)
         waiting, self._waiting = self._waiting, deque()
         for update, update_received_us in waiting:
@@ -158,13 +157,14 @@ class BookDesk:
             self._record(BookKind.UPDATE, oldest, ids, oldest_received_us)
 
     def _enter(self, day: int, received_us: int) -> None:
-        if day <= self._day:
-            return
-        self._day = day
-        whole = BookSnapshot(
-            self._product, self._last_update, self.book.bids(), self.book.asks(), day * DAY_US
-        )
-        self._record(BookKind.SNAPSHOT, whole, (self._last_update, self._last_update), received_us)
+        if day > self._day:
+            book = self.book
+            whole = BookSnapshot(self._product, self._last_update, book.bids(), book.asks(), day * DAY_US)
+            self._record_whole(whole, received_us)
+
+    def _record_whole(self, book: BookSnapshot, received_us: int) -> None:
+        self._day = (book.event_us or received_us) // DAY_US
+        self._record(BookKind.SNAPSHOT, book, (book.update_id, book.update_id), received_us)
 
     def _quote(self, event_us: int, received_us: int) -> None:
         top = self.book.top()
